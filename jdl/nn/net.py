@@ -1,0 +1,415 @@
+"""One traversal of a layer: it either collects specifications or runs on arrays.
+
+``forward`` sees its arrays, sub-layers, mode and key through a :class:`Net`, by name; :func:`collect` and :func:`run` start one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import math
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import get_opaque_trace_state
+
+from jdl import check
+from jdl.check import InputError
+from jdl.nn.settings import RESERVED, Param, Settings, as_layer
+
+Array = jax.Array
+Tree = dict[str, Any]
+Path = tuple[str, ...]
+
+
+class Variables(NamedTuple):
+    """All arrays of a model: what is trained, and what is not. Two nested dicts with the same paths."""
+
+    params: Tree
+    state: Tree
+
+
+@dataclasses.dataclass
+class Scope:
+    """What the layers of one traversal share. ``specs`` is there while collecting, ``rows`` while measuring."""
+
+    train: bool
+    key: Array | None
+    specs: Variables | None = None
+    rows: list[Any] | None = None
+    updates: dict[Path, Tree] = dataclasses.field(default_factory=dict)
+    draws: Counter[Path] = dataclasses.field(default_factory=Counter)
+    state_trace: Any = dataclasses.field(default_factory=get_opaque_trace_state)
+    key_trace: Any = dataclasses.field(default_factory=get_opaque_trace_state)
+
+    def with_key(self, key: Array) -> Scope:
+        """The same traversal with another key, drawn from in the current jax transform."""
+        return dataclasses.replace(self, key=key, draws=Counter(), key_trace=get_opaque_trace_state())
+
+    def start_row(self) -> int:
+        assert self.rows is not None
+        self.rows.append(None)
+        return len(self.rows) - 1
+
+    def end_row(self, row: int, path: str, layer: Settings, inputs: Any, output: Any) -> None:
+        assert self.rows is not None
+        self.rows[row] = (path, layer, *jax.tree.map(jax.typeof, (inputs, output)))
+
+
+_INSIDE = (
+    "inside a jax transform of your own (scan, cond, vmap, checkpoint, grad, jit) within forward; "
+    "wrap the layer in nn.Repeat, nn.Remat or nn.Ensemble"
+)
+
+
+class Net:
+    """A layer's view of its own arrays and sub-layers while it is collected or run.
+
+    ``net.kernel`` is a parameter or state, ``net.norm`` a sub-layer held in a field, ``net.child(name, layer)`` any other
+    sub-layer. A child is itself a net: call it, read its arrays once it has run, or call its layer's other methods.
+    """
+
+    __slots__ = ("_children", "_declared", "_kept", "_label", "_layer", "_params", "_path", "_scope", "_state")
+
+    def __init__(self, layer: Settings, path: Path, scope: Scope, params: Tree, state: Tree, label: str = ""):
+        self._layer, self._path, self._scope, self._params, self._state = layer, path, scope, params, state
+        self._label = label  # what the profiler calls it; empty where it stands in another layer's place
+        self._children: dict[str, Net] = {}
+        self._declared: dict[str, Param] = {}  # parameters and state, once the layer has run
+        self._kept: dict[str, Param] = {}  # of these, the state
+
+    # what a layer author calls
+
+    @property
+    def train(self) -> bool:
+        """Whether this is a training pass."""
+        return self._scope.train
+
+    def child(self, name: str, layer: Any) -> Net:
+        """The sub-layer ``name``. Using one name twice shares its parameters."""
+        if not isinstance(name, str) or not name or "/" in name or name in RESERVED:
+            raise InputError(f"sub-layer name {name!r} is empty, reserved or not a plain name; choose another")
+        if name in self._declared:
+            raise InputError(f"{name!r} is both a parameter and a sub-layer; rename one")
+        return self._child((name,), layer)
+
+    def key(self) -> Array:
+        """Draw a key, folded from the run's key, this path, and how often the path has drawn before."""
+        scope = self._scope
+        if scope.specs is None and scope.key is None:
+            raise self._error("draws random numbers and got key=None; pass key=jax.random.key(0) to apply")
+        if get_opaque_trace_state() != scope.key_trace:
+            raise self._error(f"draws a key {_INSIDE}, or call it with its own key: net.name(x, key=k)")
+        scope.draws[self._path] += 1
+        key = jax.random.key(0) if scope.key is None else scope.key
+        return _fold(key, f"{'/'.join(self._path)}:{scope.draws[self._path]}")
+
+    def update(self, **values: Array) -> None:
+        """Set declared state; the new values are what ``apply`` returns."""
+        if get_opaque_trace_state() != self._scope.state_trace:
+            raise self._error(f"updates its state {_INSIDE}")
+        for name, value in values.items():
+            if name not in self._kept:
+                raise self._error(
+                    f"updates {name!r}, which state() does not declare (it declares {sorted(self._kept)})"
+                )
+            spec = self._kept[name]
+            if value.shape != spec.shape or value.dtype != spec.dtype:
+                raise self._error(f"updates {name!r} with {check.describe(value)}, wanted {check.describe(spec)}")
+        self._scope.updates.setdefault(self._path, {}).update(values)
+
+    def __call__(self, *inputs: Any, key: Array | None = None, **options: Any) -> Any:
+        """Run the layer; ``key`` replaces the run's key for this call and everything below it."""
+        net = self if key is None else self._fresh(self._scope.with_key(key))
+        row = None if self._scope.rows is None else self._scope.start_row()
+        try:
+            if self._label:
+                with jax.named_scope(self._label):
+                    output = self._layer.traverse(net, *inputs, **options)
+            else:
+                output = self._layer.traverse(net, *inputs, **options)
+        except Exception as error:
+            self._locate(error)
+            raise
+        if row is not None:
+            self._scope.end_row(row, "/".join(self._path), self._layer, inputs, output)
+        return output
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        if name in self._declared:
+            return self._read(name)
+        if name in self._children:
+            return self._children[name]
+        value = self._layer.__dict__.get(name)
+        if isinstance(value, Settings) or (callable(value) and name in self._layer.__dict__):
+            return self.child(name, value)
+        if isinstance(value, tuple) and value and all(isinstance(item, Settings) for item in value):
+            return tuple(self._child((name, str(index)), item) for index, item in enumerate(value))
+        method = getattr(type(self._layer), name, None)
+        if callable(method) and not name.startswith("_"):
+            return functools.partial(method, self._layer, self)
+        raise AttributeError(str(self._unknown(name)))
+
+    # what core and the layer transformations use
+
+    @property
+    def _collecting(self) -> bool:
+        return self._scope.specs is not None
+
+    def _child(self, names: Path, layer: Any) -> Net:
+        name = "/".join(names)
+        layer = as_layer(layer)
+        known = self._children.get(name)
+        if known is None:
+            params, state = self._params, self._state
+            for part in names:
+                params, state = _subtree(params, part), _subtree(state, part)
+            known = self._children[name] = Net(layer, self._path + names, self._scope, params, state, name)
+        elif known._layer != layer:
+            raise self._error(f"uses the name {name!r} for two layers, {known._layer!r} and {layer!r}; rename one")
+        return known
+
+    def _fresh(self, scope: Scope) -> Net:
+        return Net(self._layer, self._path, scope, self._params, self._state)
+
+    def _inner(self, layer: Settings) -> Net:
+        """A net for a layer that stands in this one's place, at the same path."""
+        return Net(layer, self._path, self._scope, self._params, self._state)
+
+    def _declare(self, inputs: tuple[Any, ...], options: dict[str, Any]) -> None:
+        """Collect this layer's declarations, or hold the arrays at hand against them."""
+        params = _declarations(self._layer.params, inputs, options)
+        state = _declarations(self._layer.state, inputs, options)
+        for name in [*params, *state]:
+            if name in RESERVED or "/" in name:
+                raise InputError(f"declares {name!r}, a reserved name; rename it ({sorted(RESERVED)})")
+        if both := params.keys() & state.keys():
+            raise InputError(f"declares {sorted(both)} both as parameters and as state; rename one")
+        self._declared, self._kept = params | state, state
+        if (specs := self._scope.specs) is not None:
+            for declared, tree in ((params, specs.params), (state, specs.state)):
+                self._record(declared, tree)
+            return
+        for name, spec in self._declared.items():
+            value = self._find(name)
+            if value.shape != spec.shape:
+                raise InputError(self._mismatch(name, value, spec, inputs))
+
+    def _record(self, declared: dict[str, Param], tree: Tree) -> None:
+        if not declared:
+            return
+        for part in self._path:
+            tree = tree.setdefault(part, {})
+        for name, spec in declared.items():
+            known = tree.setdefault(name, spec)
+            if not isinstance(known, Param):
+                raise InputError(f"{name!r} is both a parameter and a sub-layer; rename one")
+            if known != spec:
+                raise InputError(
+                    f"is shared by name, and {name!r} was declared {check.describe(known)} before, now {check.describe(spec)}; "
+                    "give the two uses different names or equal widths"
+                )
+
+    def _adopt(self, specs: Variables) -> None:
+        """Collect a whole sub-tree of specifications here."""
+        assert self._scope.specs is not None
+        for source, tree in zip(specs, self._scope.specs, strict=True):
+            if source:
+                for part in self._path:
+                    tree = tree.setdefault(part, {})
+                tree.update(source)
+
+    def _find(self, name: str) -> Array:
+        trained = None if name in self._kept else self._params.get(name)
+        value = self._state.get(name) if trained is None else trained  # a frozen parameter stands in state
+        if value is None:
+            raise InputError(
+                f"has no array {name!r} (here stand {sorted(self._params)} in params, {sorted(self._state)} in state); "
+                "did init reach this sub-layer, or do the variables belong to another model?"
+            )
+        if isinstance(value, dict):
+            raise InputError(
+                f"wanted the array {name!r} and found sub-layers {sorted(value)}; another model's variables?"
+            )
+        return value
+
+    def _read(self, name: str) -> Array:
+        spec = self._declared[name]
+        if self._collecting:
+            return jnp.zeros(spec.shape, spec.dtype)
+        updated = self._scope.updates.get(self._path, {})
+        return updated[name] if name in updated else self._find(name)
+
+    def _key_for_layers_below(self) -> Array | None:
+        """A key for a run of its own, where this run has one; only a layer that draws from it asks for more."""
+        scope = self._scope
+        if scope.key is None or get_opaque_trace_state() != scope.key_trace:
+            return None
+        return self.key()
+
+    def _record_updates(self, updates: dict[Path, Tree]) -> None:
+        """Take over the state that layers below changed in a run of their own."""
+        if updates and get_opaque_trace_state() != self._scope.state_trace:
+            raise self._error(f"updates its state {_INSIDE}")
+        for path, values in updates.items():
+            self._scope.updates.setdefault(path, {}).update(values)
+
+    def _error(self, message: str) -> InputError:
+        return InputError(message, _where(self._path, self._layer))
+
+    def _locate(self, error: Exception) -> None:
+        """Say once, at the innermost layer, where an error happened."""
+        if isinstance(error, InputError):
+            error.where = error.where or _where(self._path, self._layer)
+        elif not getattr(error, "_jdl_located", False):
+            error.add_note(f"in {_where(self._path, self._layer)}")
+            error._jdl_located = True  # pyright: ignore[reportAttributeAccessIssue]
+
+    def _mismatch(self, name: str, value: Array, spec: Param, inputs: tuple[Any, ...]) -> str:
+        x = inputs[0] if inputs else None
+        message = (
+            f"got {check.describe(x)}, for which {name} is {check.describe(spec)}, but it is {check.describe(value)}"
+        )
+        if check.is_array(x) and x.ndim > 2 and math.prod(x.shape[1:]) in value.shape:  # pyright: ignore
+            return f"{message}; did you mean nn.Flatten() before it?"
+        return f"{message}; do the variables belong to another model or another input width?"
+
+    def _unknown(self, name: str) -> InputError:
+        if name in self._layer.__dict__:
+            return self._error(f"{name!r} is a setting; read self.{name}")
+        names = sorted([*self._declared, *self._children])
+        return self._error(f"has no {name!r}; it holds {names}. Arrays can be read once the layer has run")
+
+
+def _where(path: Path, layer: Settings) -> str:
+    text = repr(layer)
+    text = text if len(text) <= 60 else type(layer).__name__
+    return f"{'/'.join(path)}: {text}" if path else text
+
+
+class Collected(NamedTuple):
+    specs: Variables
+    output: Any
+
+
+def collect(
+    layer: Settings,
+    inputs: tuple[Any, ...],
+    options: dict[str, Any],
+    *,
+    path: Path = (),
+    trains: Iterable[bool] = (False, True),
+) -> Collected:
+    """The specifications of everything ``layer`` holds, and its abstract output, by tracing alone.
+
+    The specifications are rooted at ``path``, which is where errors say they happened.
+    """
+    leaves, treedef = jax.tree.flatten((inputs, options))
+    dynamic = [index for index, leaf in enumerate(leaves) if check.is_array(leaf)]
+    specs, output = Variables({}, {}), None
+
+    def trace(arrays: list[Any], train: bool) -> Any:
+        inputs, options = refill(leaves, treedef, dynamic, arrays)
+        scope = Scope(train=train, key=None, specs=specs)
+        return Net(layer, path, scope, {}, {})(*inputs, **options)
+
+    for train in trains:
+        output = jax.eval_shape(functools.partial(trace, train=train), [leaves[index] for index in dynamic])
+    params, state = specs
+    for part in path:
+        params, state = params.get(part, {}), state.get(part, {})
+    return Collected(Variables(params, state), output)
+
+
+def refill(
+    leaves: list[Any], treedef: Any, dynamic: list[int], arrays: list[Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Inputs and options with traced ``arrays`` in place of the arrays among ``leaves``; the rest is static."""
+    filled = list(leaves)
+    for index, value in zip(dynamic, arrays, strict=True):
+        filled[index] = value
+    return jax.tree.unflatten(treedef, filled)
+
+
+def run(
+    layer: Settings,
+    params: Tree,
+    state: Tree,
+    inputs: tuple[Any, ...],
+    options: dict[str, Any],
+    *,
+    key: Array | None,
+    train: bool,
+    path: Path = (),
+    rows: list[Any] | None = None,
+) -> tuple[Any, dict[Path, Tree]]:
+    """One pass on arrays: ``(output, updated state by path)``."""
+    scope = Scope(train=train, key=key, rows=rows)
+    return Net(layer, path, scope, params, state)(*inputs, **options), scope.updates
+
+
+def stack_specs(specs: Variables, n: int) -> Variables:
+    """The specifications of ``n`` copies along a new leading axis, each initialised on its own."""
+
+    def stacked(path: str, spec: Param) -> Param:
+        return Param((n, *spec.shape), Stacked(spec.init, n), spec.dtype)
+
+    return Variables(*(map_specs(stacked, tree) for tree in specs))
+
+
+@dataclasses.dataclass(frozen=True)
+class Stacked:
+    """``n`` independent draws of an initialiser along the leading axis."""
+
+    init: Callable[..., Array]
+    n: int
+
+    def __call__(self, key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
+        return jax.vmap(lambda k: self.init(k, shape[1:], dtype))(jax.random.split(key, self.n))
+
+
+def map_specs(function: Callable[[str, Param], Any], tree: Tree, prefix: str = "") -> Tree:
+    return {
+        name: function(f"{prefix}{name}", spec)
+        if isinstance(spec, Param)
+        else map_specs(function, spec, f"{prefix}{name}/")
+        for name, spec in tree.items()
+    }
+
+
+def _declarations(declare: Callable[..., dict[str, Param]], inputs: tuple[Any, ...], options: dict[str, Any]) -> dict:
+    """Call ``params`` or ``state`` with as many of the inputs, and those options, as its signature takes."""
+    count, names = _signature(declare.__func__)  # pyright: ignore[reportFunctionMemberAccess]
+    taken = options if names is None else {name: options[name] for name in names if name in options}
+    return declare(*inputs[:count], **taken)
+
+
+@functools.cache
+def _signature(function: Callable[..., Any]) -> tuple[int | None, tuple[str, ...] | None]:
+    kinds = inspect.Parameter
+    parameters = list(inspect.signature(function).parameters.values())[1:]
+    positional = [p for p in parameters if p.kind in (kinds.POSITIONAL_ONLY, kinds.POSITIONAL_OR_KEYWORD)]
+    every = any(p.kind is kinds.VAR_POSITIONAL for p in parameters)
+    names = None if any(p.kind is kinds.VAR_KEYWORD for p in parameters) else tuple(p.name for p in parameters)
+    return (None if every else len(positional)), names
+
+
+def _subtree(tree: Tree, name: str) -> Tree:
+    value = tree.get(name, {})
+    return value if isinstance(value, dict) else {}
+
+
+def path_hash(text: str) -> np.uint32:
+    return np.uint32(zlib.crc32(text.encode()))
+
+
+def _fold(key: Array, text: str) -> Array:
+    return jax.random.fold_in(key, path_hash(text))

@@ -1,0 +1,150 @@
+"""The static half of a layer: a frozen, hashable dataclass without arrays, and what its author writes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, dataclass_transform
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jdl import check
+from jdl.check import InputError
+
+if TYPE_CHECKING:
+    from jdl.nn.net import Net
+
+Array = jax.Array
+
+RESERVED = frozenset("init apply spec forward params state update key train child traverse".split())
+
+
+@dataclasses.dataclass(frozen=True)
+class Param:
+    """One declared array: its shape, ``init(key, shape, dtype)``, and dtype."""
+
+    shape: tuple[int, ...]
+    init: Callable[[Array, tuple[int, ...], Any], Array]
+    dtype: Any = jnp.float32
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shape", tuple(int(size) for size in self.shape))
+        object.__setattr__(self, "dtype", jnp.dtype(self.dtype))
+        if not callable(self.init):
+            raise InputError(
+                f"Param got init {self.init!r}, wanted a callable init(key, shape, dtype), e.g. nn.init.zeros()"
+            )
+
+
+@dataclass_transform(frozen_default=True)
+class Settings:
+    """The static half of a layer, and all that its author writes: subclassing makes the frozen dataclass.
+
+    Override ``forward(net, *inputs, **options)``, and ``params`` / ``state`` to declare arrays; both are called with the
+    inputs of ``forward`` and return ``{name: Param}``. Equal settings are equal, hashable values.
+    """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        fields = cls.__dict__.get("__annotations__", {})
+        for name in fields:
+            if name in RESERVED:
+                raise InputError(f"field {name!r} of {cls.__name__} is a reserved name; rename it ({sorted(RESERVED)})")
+        own = cls.__dict__.get("__post_init__")
+
+        def __post_init__(self: Settings) -> None:
+            _settle(self)
+            if own is not None:
+                own(self)
+
+        cls.__post_init__ = __post_init__  # pyright: ignore[reportAttributeAccessIssue]
+        inherits = not fields and cls.__init__ is not object.__init__  # no new field: the constructor stays as it is
+        dataclasses.dataclass(frozen=True, repr=False, init=not inherits)(cls)
+
+    def __repr__(self) -> str:
+        parts = []
+        for field in dataclasses.fields(self):  # pyright: ignore[reportArgumentType]
+            value = getattr(self, field.name)
+            if field.default is dataclasses.MISSING:
+                parts.append(_show(value))
+            elif value != field.default:
+                parts.append(f"{field.name}={_show(value)}")
+        return f"{type(self).__name__}({', '.join(parts)})"
+
+    # what a layer author writes
+
+    def params(self, *inputs: Any) -> dict[str, Param]:
+        """Declare trained arrays for these inputs."""
+        return {}
+
+    def state(self, *inputs: Any) -> dict[str, Param]:
+        """Declare arrays that are kept but not trained, such as running statistics."""
+        return {}
+
+    def forward(self, net: Net, *inputs: Any, **options: Any) -> Any:
+        """Compute the output; ``net`` holds this layer's arrays and sub-layers by name."""
+        raise NotImplementedError(f"{type(self).__name__} has no forward(self, net, ...)")
+
+    def traverse(self, net: Net, *inputs: Any, **options: Any) -> Any:
+        """Collect or run. Layer transformations (Repeat, Remat, Ensemble) override this."""
+        net._declare(inputs, options)
+        return self.forward(net, *inputs, **options)
+
+
+def _settle(layer: Settings) -> None:
+    """Turn lists into tuples and refuse fields that would not make a hashable, array-free value."""
+    for field in dataclasses.fields(layer):  # pyright: ignore[reportArgumentType]
+        value = _tuples(getattr(layer, field.name))
+        where = f"{type(layer).__name__}.{field.name}"
+        for leaf in jax.tree.leaves(value):
+            if isinstance(leaf, (jax.Array, np.ndarray)):
+                raise InputError(
+                    f"{where} got the array {check.describe(leaf)}; settings hold no arrays: declare it in params() or state(), "
+                    "or pass it as an input"
+                )
+        try:
+            hash(value)
+        except TypeError:
+            raise InputError(
+                f"{where} got {check.describe(value)}, which is unhashable; use a tuple or a frozen dataclass"
+            ) from None
+        object.__setattr__(layer, field.name, value)
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, (list, tuple)) and not hasattr(value, "_fields") else value
+
+
+def _show(value: Any) -> str:
+    return getattr(value, "__name__", None) or repr(value)
+
+
+def as_layer(value: Any) -> Settings:
+    """A layer as it is; a callable as a :class:`Function`."""
+    if isinstance(value, Settings):
+        return value
+    if isinstance(value, type) and issubclass(value, Settings):
+        raise InputError(f"got the class {value.__name__}, wanted a layer; write {value.__name__}(...)")
+    if not callable(value):
+        raise InputError(f"got {check.describe(value)}, wanted a layer or a function of arrays")
+    return Function(value)
+
+
+class Function(Settings):
+    """A plain function of arrays as a layer. Named functions compare equal; a lambda or partial is a new value each time."""
+
+    function: Callable[..., Any]
+
+    def __repr__(self) -> str:
+        return _show(self.function)
+
+    def forward(self, net: Net, *inputs: Any, **options: Any) -> Any:
+        try:
+            return self.function(*inputs, **options)
+        except (jax.errors.TracerArrayConversionError, jax.errors.ConcretizationTypeError) as error:
+            raise InputError(
+                f"{self!r} cannot be traced by jax ({type(error).__name__}): it calls NumPy or branches on values; "
+                "write it with jax.numpy, jnp.where and jax.lax"
+            ) from error
