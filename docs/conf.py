@@ -1,6 +1,6 @@
 """The documentation: Markdown pages whose code is run, and API pages from the docstrings. Needs no network.
 
-    python -m pip install -e ".[docs]" && python -m sphinx -W docs docs/_build/html
+Build it by: python -m pip install -e ".[docs]" && python -m sphinx -W docs docs/_build/html
 """
 
 from importlib import metadata
