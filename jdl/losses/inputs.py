@@ -1,0 +1,142 @@
+"""What a loss accepts: shapes and dtypes always, values where they are known."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+
+from jdl import check
+from jdl.check import Array
+
+
+def predictions(outputs: Array, name: str = "outputs") -> Array:
+    """``outputs`` in float32 at least."""
+    check.floating(outputs, name, "give the model's logits or predictions, not class numbers")
+    outputs = jnp.asarray(outputs)
+    return outputs.astype(jnp.float32) if jnp.finfo(outputs.dtype).bits < 32 else outputs
+
+
+def values(outputs: Array, targets: Array) -> tuple[Array, Array]:
+    """Predictions and targets of one shape, both floating."""
+    outputs = predictions(outputs)
+    check.array(targets, "targets")
+    fix = "reshape one of them: they would broadcast to a larger array"
+    if outputs.shape == (*targets.shape, 1):
+        fix = "use targets[..., None], or outputs[..., 0]"
+    elif targets.shape == (*outputs.shape, 1):
+        fix = "use targets[..., 0]"
+    check.same_shape(outputs, targets, ("outputs", "targets"), fix)
+    return outputs, jnp.asarray(targets).astype(outputs.dtype)
+
+
+def binary(outputs: Array, targets: Array) -> tuple[Array, Array]:
+    """As ``values``, but a trailing axis of one that only one of them has is dropped: ``[B, 1]`` meets ``[B]``."""
+    check.array(outputs, "outputs")
+    check.array(targets, "targets")
+    if outputs.shape == (*targets.shape, 1):
+        outputs = outputs[..., 0]
+    elif targets.shape == (*outputs.shape, 1):
+        targets = targets[..., 0]
+    elif is_labels(outputs, targets) and outputs.shape[:-1] == targets.shape:
+        raise check.InputError(
+            f"outputs got {check.describe(outputs)} and targets got {check.describe(targets)}, wanted equal shapes; "
+            f"for one of {outputs.shape[-1]} classes use cross_entropy, for several labels at once give each its target"
+        )
+    return values(outputs, targets)
+
+
+def is_labels(outputs: Array, targets: Array) -> bool:
+    """Whether ``targets`` has one axis fewer than ``outputs``: class numbers rather than a value for each output."""
+    check.array(outputs, "outputs")
+    check.array(targets, "targets")
+    return targets.ndim == outputs.ndim - 1
+
+
+def class_targets(outputs: Array, targets: Array, mask: Array | None = None) -> tuple[Array, Array, bool]:
+    """``outputs [..., C]`` with labels ``[...]`` (as ``uint32``, True) or class probabilities ``[..., C]`` (False)."""
+    outputs = predictions(outputs)
+    if outputs.ndim == 0 or outputs.shape[-1] < 2:
+        fix = "for one logit an example use binary_cross_entropy"
+        raise check.InputError(f"outputs got {check.describe(outputs)}, wanted [..., C] with C at least 2; {fix}")
+    labels = is_labels(outputs, targets)
+    if outputs.ndim > 1 and targets.ndim > 0:
+        check.same_batch(outputs, targets, ("outputs", "targets"), "one target for each output")
+    if labels and targets.shape == outputs.shape[:-1]:
+        check_labels(targets, outputs.shape[-1], mask)
+        # Unsigned: a negative label is out of range (NaN, no gradient) instead of counting from the last class.
+        return outputs, jnp.asarray(targets).astype(jnp.uint32), True
+    if targets.shape == outputs.shape:
+        return outputs, jnp.asarray(targets).astype(outputs.dtype), False
+    trailing_one = targets.shape == (*outputs.shape[:-1], 1)
+    fix = "use targets[..., 0]" if trailing_one else "the last axis of outputs is the classes"
+    wanted = f"labels {list(outputs.shape[:-1])} or one-hot {list(outputs.shape)}"
+    raise check.InputError(
+        f"targets got {check.describe(targets)} with outputs {check.describe(outputs)}, wanted {wanted}; {fix}"
+    )
+
+
+def check_labels(targets: Any, classes: int, mask: Any = None) -> None:
+    """``targets`` are class numbers 0 to ``classes - 1``, wherever ``mask`` (its leading axes) is not 0.
+
+    Raises ``InputError`` for a dtype that is not integer and, where the values are known (NumPy arrays, JAX arrays
+    outside ``jax.jit``), for a label out of range.
+    """
+    check.integer(targets, "targets", "labels are class numbers: use targets.astype(jnp.int32)")
+    labels, mask = _known(targets), None if mask is None else _known(mask)
+    if labels is None or labels.size == 0:
+        return
+    if mask is not None and mask.shape == labels.shape[: mask.ndim]:
+        labels = labels[mask != 0]
+    wrong = (labels < 0) | (labels >= classes)
+    if wrong.any():
+        low, high = labels.min(), labels.max()
+        fix = "; they count from 1: use targets - 1" if (low, high) == (1, classes) else ""
+        raise check.InputError(
+            f"targets got labels from {low} to {high}, wanted 0 to {classes - 1} for {classes} classes "
+            f"({int(wrong.sum())} of {labels.size} out of range){fix}"
+        )
+
+
+def check_range(targets: Array, low: float, high: float, fix: str) -> None:
+    """Known targets lie within ``[low, high]``."""
+    known = _known(targets)
+    if known is not None and known.size and not (known.min() >= low and known.max() <= high):
+        raise check.InputError(f"targets got values from {known.min()} to {known.max()}, wanted {low} to {high}; {fix}")
+
+
+def check_signs(targets: Array) -> None:
+    """Known targets are -1 or 1."""
+    known = _known(targets)
+    if known is not None and not (np.abs(known) == 1).all():
+        raise check.InputError(
+            f"targets got values from {known.min()} to {known.max()}, wanted -1 and 1; use 2 * targets - 1"
+        )
+
+
+def check_setting(name: str, value: Any, low: float, high: float = float("inf")) -> None:
+    """A setting given as a Python number lies in ``[low, high)``; an array (a swept setting) is taken as it is."""
+    if isinstance(value, (int, float)) and not low <= value < high:
+        below = f" and below {high}" if high < float("inf") else ""
+        raise check.InputError(f"{name} got {value}, wanted at least {low}{below}")
+
+
+def check_positive(name: str, value: Any) -> None:
+    """As ``check_setting``, for one that must be above 0."""
+    if isinstance(value, (int, float)) and not value > 0:
+        raise check.InputError(f"{name} got {value}, wanted more than 0")
+
+
+def is_zero(value: Any) -> bool:
+    """A setting that is off: a Python 0, so that nothing is computed for it."""
+    return isinstance(value, (int, float)) and value == 0
+
+
+def _known(x: Any) -> np.ndarray | None:
+    """The values of ``x``, or None while they are being traced or lie on other machines."""
+    if isinstance(x, Tracer) or not getattr(x, "is_fully_addressable", True):
+        return None
+    return np.asarray(x)
