@@ -14,8 +14,9 @@ import jax.numpy as jnp
 from jdl import check
 from jdl.check import InputError
 from jdl.nn.core import Layer
-from jdl.nn.net import Net, collect, run, stack_specs
+from jdl.nn.net import Net
 from jdl.nn.settings import Settings, as_layer
+from jdl.nn.traversal import collect, run, stack_specs
 
 Array = jax.Array
 
@@ -64,13 +65,13 @@ class _Several(Layer):
 class Chain(_Several):
     """Layers one after another: ``Chain(Dense(128), jax.nn.relu, Dense(10))``.
 
-    Any named function of arrays is a layer. Positional layers are named "0", "1", …, keyword ones by their keyword, which
-    a layer inserted later does not rename. A tuple that one layer returns becomes the inputs of the next, so
+    Any named function of arrays is a layer. Positional layers are named "0", "1", …, keyword ones by their keyword,
+    which a layer inserted later does not rename. A tuple that one layer returns becomes the inputs of the next, so
     ``Chain(Parallel(a, b), jnp.add)`` is a sum of two branches.
     """
 
     def forward(self, net: Net, *inputs: Any) -> Any:
-        output: Any = inputs if len(inputs) > 1 else inputs[0]
+        output: Any = inputs[0] if len(inputs) == 1 else inputs
         for name, layer in self.entries:
             output = net.child(name, layer)(*(output if isinstance(output, tuple) else (output,)))
         return output
@@ -128,10 +129,11 @@ class Remat(_Around):
 
 
 class Repeat(_Around):
-    """``n`` copies of a layer in sequence, each with its own parameters, by scan: compile time does not grow with ``n``.
+    """``n`` copies of a layer in sequence, each with its own parameters, by scan: compile time does not grow with
+    ``n``.
 
-    The layer keeps the shape of its first input; further inputs go to every copy. Parameters and state gain a leading axis
-    ``[n, …]``; each copy draws its own keys.
+    The layer keeps the shape of its first input; further inputs go to every copy. Parameters and state gain a leading
+    axis ``[n, …]``; each copy draws its own keys.
     """
 
     n: int
@@ -141,7 +143,7 @@ class Repeat(_Around):
             below = collect(self.layer, (x, *others), options, path=net._path, trains=(net.train,))
             if check.describe(below.output) != check.describe(x):
                 raise InputError(
-                    f"got {check.describe(x)} and returns {check.describe(below.output)}; repeated layers keep the shape"
+                    f"got {check.describe(x)} and returns {check.describe(below.output)}, wanted the same shape"
                 )
             net._adopt(stack_specs(below.specs, self.n))
             return x
@@ -159,7 +161,7 @@ class Repeat(_Around):
 
 
 class Ensemble(_Around):
-    """``n`` copies of a layer on the same input, each with its own parameters, by vmap: ``[B, …]`` to ``[n, B, …]``."""
+    """``n`` copies of a layer on the same input, each with its own parameters, by vmap: ``[n, B, …]``."""
 
     n: int
 

@@ -1,6 +1,7 @@
 """The layer: static settings that declare arrays, and two pure functions over them.
 
-Reading order: ``settings.py`` (what a layer is), ``net.py`` (how one traversal collects or runs), and here what a user calls.
+Reading order: ``settings.py`` (what a layer is), ``net.py`` (what its forward sees), ``traversal.py`` (how a pass
+collects or runs), and here what a user calls.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ import numpy as np
 
 from jdl import check
 from jdl.check import InputError
-from jdl.nn.net import Path, Tree, Variables, collect, map_specs, path_hash, run
-from jdl.nn.settings import Param, Settings
+from jdl.nn.net import Path, path_hash
+from jdl.nn.settings import Param, Settings, Tree, Variables
+from jdl.nn.traversal import collect, map_specs, run
 
 Array = jax.Array
 
@@ -32,8 +34,8 @@ class Layer(Settings):
     def init(self, key: Array, /, *inputs: Any, **options: Any) -> Variables:
         """Make the model's arrays for inputs like these (arrays or ``jax.ShapeDtypeStruct``).
 
-        ``forward`` is only traced, with ``train`` false and true. Every array comes from ``key`` folded with its path, by one
-        compiled program per (initialiser, shape, dtype).
+        ``forward`` is only traced, with ``train`` false and true. Every array comes from ``key`` folded with its path,
+        by one compiled program per (initialiser, shape, dtype).
         """
         _check_key(key)
         specs = collect(self, inputs, options).specs

@@ -9,17 +9,51 @@ from typing import Any
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
 _FREE = frozenset(
-    "broadcast_in_dim reshape transpose squeeze slice dynamic_slice dynamic_update_slice gather concatenate convert_element_type "
-    "copy iota pad rev stop_gradient device_put split random_bits random_wrap random_unwrap random_fold_in threefry2x32 "
-    "shift_right_logical shift_left bitcast_convert_type and or not xor eq ne lt le gt ge".split()
+    [
+        "broadcast_in_dim",
+        "reshape",
+        "transpose",
+        "squeeze",
+        "slice",
+        "dynamic_slice",
+        "dynamic_update_slice",
+        "gather",
+        "concatenate",
+        "convert_element_type",
+        "copy",
+        "iota",
+        "pad",
+        "rev",
+        "stop_gradient",
+        "device_put",
+        "split",
+        "random_bits",
+        "random_wrap",
+        "random_unwrap",
+        "random_fold_in",
+        "threefry2x32",
+        "shift_right_logical",
+        "shift_left",
+        "bitcast_convert_type",
+        "and",
+        "or",
+        "not",
+        "xor",
+        "eq",
+        "ne",
+        "lt",
+        "le",
+        "gt",
+        "ge",
+    ]
 )
 
 
 def flops_by_scope(jaxpr: Jaxpr, prefix: str = "") -> Counter[str]:
     """Operations by name scope, a multiply-add counting two.
 
-    Matrix products and convolutions count exactly, reductions one an input element, other arithmetic one an output element, and
-    moving data nothing. A scan counts every turn, a while loop one, a conditional its costliest branch.
+    Matrix products and convolutions count exactly, reductions one an input element, other arithmetic one an output
+    element, and moving data nothing. A scan counts every turn, a while loop one, a conditional its costliest branch.
     """
     total: Counter[str] = Counter()
     for eqn in jaxpr.eqns:

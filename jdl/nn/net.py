@@ -1,7 +1,4 @@
-"""One traversal of a layer: it either collects specifications or runs on arrays.
-
-``forward`` sees its arrays, sub-layers, mode and key through a :class:`Net`, by name; :func:`collect` and :func:`run` start one.
-"""
+"""The view through which ``forward`` sees its arrays, sub-layers, mode and key, by name."""
 
 from __future__ import annotations
 
@@ -11,8 +8,8 @@ import inspect
 import math
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,18 +18,10 @@ from jax.extend.core import get_opaque_trace_state
 
 from jdl import check
 from jdl.check import InputError
-from jdl.nn.settings import RESERVED, Param, Settings, as_layer
+from jdl.nn.settings import RESERVED, Param, Settings, Tree, Variables, as_layer
 
 Array = jax.Array
-Tree = dict[str, Any]
 Path = tuple[str, ...]
-
-
-class Variables(NamedTuple):
-    """All arrays of a model: what is trained, and what is not. Two nested dicts with the same paths."""
-
-    params: Tree
-    state: Tree
 
 
 @dataclasses.dataclass
@@ -71,8 +60,9 @@ _INSIDE = (
 class Net:
     """A layer's view of its own arrays and sub-layers while it is collected or run.
 
-    ``net.kernel`` is a parameter or state, ``net.norm`` a sub-layer held in a field, ``net.child(name, layer)`` any other
-    sub-layer. A child is itself a net: call it, read its arrays once it has run, or call its layer's other methods.
+    ``net.kernel`` is a parameter or state, ``net.norm`` a sub-layer held in a field, ``net.child(name, layer)`` any
+    other sub-layer. A child is itself a net: call it, read its arrays once it has run, or call its layer's other
+    methods.
     """
 
     __slots__ = ("_children", "_declared", "_kept", "_label", "_layer", "_params", "_path", "_scope", "_state")
@@ -214,8 +204,8 @@ class Net:
                 raise InputError(f"{name!r} is both a parameter and a sub-layer; rename one")
             if known != spec:
                 raise InputError(
-                    f"is shared by name, and {name!r} was declared {check.describe(known)} before, now {check.describe(spec)}; "
-                    "give the two uses different names or equal widths"
+                    f"is shared, and {name!r} was declared {check.describe(known)}, now {check.describe(spec)}; "
+                    "give them different names or equal widths"
                 )
 
     def _adopt(self, specs: Variables) -> None:
@@ -295,96 +285,6 @@ def _where(path: Path, layer: Settings) -> str:
     return f"{'/'.join(path)}: {text}" if path else text
 
 
-class Collected(NamedTuple):
-    specs: Variables
-    output: Any
-
-
-def collect(
-    layer: Settings,
-    inputs: tuple[Any, ...],
-    options: dict[str, Any],
-    *,
-    path: Path = (),
-    trains: Iterable[bool] = (False, True),
-) -> Collected:
-    """The specifications of everything ``layer`` holds, and its abstract output, by tracing alone.
-
-    The specifications are rooted at ``path``, which is where errors say they happened.
-    """
-    leaves, treedef = jax.tree.flatten((inputs, options))
-    dynamic = [index for index, leaf in enumerate(leaves) if check.is_array(leaf)]
-    specs, output = Variables({}, {}), None
-
-    def trace(arrays: list[Any], train: bool) -> Any:
-        inputs, options = refill(leaves, treedef, dynamic, arrays)
-        scope = Scope(train=train, key=None, specs=specs)
-        return Net(layer, path, scope, {}, {})(*inputs, **options)
-
-    for train in trains:
-        output = jax.eval_shape(functools.partial(trace, train=train), [leaves[index] for index in dynamic])
-    params, state = specs
-    for part in path:
-        params, state = params.get(part, {}), state.get(part, {})
-    return Collected(Variables(params, state), output)
-
-
-def refill(
-    leaves: list[Any], treedef: Any, dynamic: list[int], arrays: list[Any]
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Inputs and options with traced ``arrays`` in place of the arrays among ``leaves``; the rest is static."""
-    filled = list(leaves)
-    for index, value in zip(dynamic, arrays, strict=True):
-        filled[index] = value
-    return jax.tree.unflatten(treedef, filled)
-
-
-def run(
-    layer: Settings,
-    params: Tree,
-    state: Tree,
-    inputs: tuple[Any, ...],
-    options: dict[str, Any],
-    *,
-    key: Array | None,
-    train: bool,
-    path: Path = (),
-    rows: list[Any] | None = None,
-) -> tuple[Any, dict[Path, Tree]]:
-    """One pass on arrays: ``(output, updated state by path)``."""
-    scope = Scope(train=train, key=key, rows=rows)
-    return Net(layer, path, scope, params, state)(*inputs, **options), scope.updates
-
-
-def stack_specs(specs: Variables, n: int) -> Variables:
-    """The specifications of ``n`` copies along a new leading axis, each initialised on its own."""
-
-    def stacked(path: str, spec: Param) -> Param:
-        return Param((n, *spec.shape), Stacked(spec.init, n), spec.dtype)
-
-    return Variables(*(map_specs(stacked, tree) for tree in specs))
-
-
-@dataclasses.dataclass(frozen=True)
-class Stacked:
-    """``n`` independent draws of an initialiser along the leading axis."""
-
-    init: Callable[..., Array]
-    n: int
-
-    def __call__(self, key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
-        return jax.vmap(lambda k: self.init(k, shape[1:], dtype))(jax.random.split(key, self.n))
-
-
-def map_specs(function: Callable[[str, Param], Any], tree: Tree, prefix: str = "") -> Tree:
-    return {
-        name: function(f"{prefix}{name}", spec)
-        if isinstance(spec, Param)
-        else map_specs(function, spec, f"{prefix}{name}/")
-        for name, spec in tree.items()
-    }
-
-
 def _declarations(declare: Callable[..., dict[str, Param]], inputs: tuple[Any, ...], options: dict[str, Any]) -> dict:
     """Call ``params`` or ``state`` with as many of the inputs, and those options, as its signature takes."""
     count, names = _signature(declare.__func__)  # pyright: ignore[reportFunctionMemberAccess]
@@ -408,6 +308,7 @@ def _subtree(tree: Tree, name: str) -> Tree:
 
 
 def path_hash(text: str) -> np.uint32:
+    """32 bits of a path, the same in every process."""
     return np.uint32(zlib.crc32(text.encode()))
 
 

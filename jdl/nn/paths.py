@@ -1,7 +1,7 @@
 """Selecting arrays by path: one mechanism for decay masks, freezing, learning rates, adapters and sharding.
 
-A pattern is a glob over ``a/b/kernel``: ``*`` stands for one segment (or part of one, ``ln_*``), ``**`` for any number. Of several
-patterns the first match wins, and a pattern that matches nothing is an error.
+A pattern is a glob over ``a/b/kernel``: ``*`` stands for one segment (or part of one, ``ln_*``), ``**`` for any
+number. Of several patterns the first match wins, and a pattern that matches nothing is an error.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import jax
 
 from jdl.check import InputError
-from jdl.nn.net import Tree, Variables
+from jdl.nn.settings import Tree, Variables
 
 
 def paths(tree: Any) -> tuple[str, ...]:
@@ -58,7 +58,7 @@ def freeze(variables: Variables, patterns: str | Iterable[str]) -> Variables:
 
 
 def unfreeze(variables: Variables, patterns: str | Iterable[str]) -> Variables:
-    """Move the arrays that match from ``state`` back to ``params``. Name parameters only: running statistics stay state."""
+    """Move the arrays that match from ``state`` back to ``params``. Name parameters only."""
     params, state = variables
     moved, kept = _split(state, patterns)
     return Variables(_join(params, moved), kept)
@@ -71,7 +71,7 @@ def _label(tree: Any, *, rules: tuple[tuple[str, Any], ...], default: Any) -> An
     labels = [next((value for pattern, value in rules if matches(pattern, name)), default) for name in names]
     if None in labels:
         raise InputError(
-            f"no pattern of {[pattern for pattern, _ in rules]} matches {names[labels.index(None)]!r}; add a last rule '**'"
+            f"no pattern of {[pattern for pattern, _ in rules]} matches {names[labels.index(None)]!r}; add '**' last"
         )
     return jax.tree.unflatten(jax.tree.structure(tree), labels)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, dataclass_transform
+from typing import TYPE_CHECKING, Any, NamedTuple, dataclass_transform
 
 import jax
 import jax.numpy as jnp
@@ -17,8 +18,18 @@ if TYPE_CHECKING:
     from jdl.nn.net import Net
 
 Array = jax.Array
+Tree = dict[str, Any]
 
-RESERVED = frozenset("init apply spec forward params state update key train child traverse".split())
+RESERVED = frozenset(
+    ["init", "apply", "spec", "forward", "params", "state", "update", "key", "train", "child", "traverse"]
+)
+
+
+class Variables(NamedTuple):
+    """All arrays of a model: what is trained, and what is not. Two nested dicts with the same paths."""
+
+    params: Tree
+    state: Tree
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,13 +53,13 @@ class Param:
 class Settings:
     """The static half of a layer, and all that its author writes: subclassing makes the frozen dataclass.
 
-    Override ``forward(net, *inputs, **options)``, and ``params`` / ``state`` to declare arrays; both are called with the
-    inputs of ``forward`` and return ``{name: Param}``. Equal settings are equal, hashable values.
+    Override ``forward(net, *inputs, **options)``, and ``params`` / ``state`` to declare arrays; both are called with
+    the inputs of ``forward`` and return ``{name: Param}``. Equal settings are equal, hashable values.
     """
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        fields = cls.__dict__.get("__annotations__", {})
+        fields = inspect.get_annotations(cls)
         for name in fields:
             if name in RESERVED:
                 raise InputError(f"field {name!r} of {cls.__name__} is a reserved name; rename it ({sorted(RESERVED)})")
@@ -101,7 +112,7 @@ def _settle(layer: Settings) -> None:
         for leaf in jax.tree.leaves(value):
             if isinstance(leaf, (jax.Array, np.ndarray)):
                 raise InputError(
-                    f"{where} got the array {check.describe(leaf)}; settings hold no arrays: declare it in params() or state(), "
+                    f"{where} got the array {check.describe(leaf)}; declare it in params() or state(), "
                     "or pass it as an input"
                 )
         try:
@@ -133,7 +144,7 @@ def as_layer(value: Any) -> Settings:
 
 
 class Function(Settings):
-    """A plain function of arrays as a layer. Named functions compare equal; a lambda or partial is a new value each time."""
+    """A plain function of arrays as a layer. A lambda or partial is a new value each time."""
 
     function: Callable[..., Any]
 

@@ -12,15 +12,16 @@ import jax
 
 from jdl import check
 from jdl.nn.flops import flops_by_scope
-from jdl.nn.net import Tree, Variables, collect, map_specs, refill, run
-from jdl.nn.settings import Param, Settings
+from jdl.nn.settings import Param, Settings, Tree, Variables
+from jdl.nn.traversal import collect, map_specs, refill, run
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
     """One layer that ran: its path, settings, abstract inputs and output, and what stands at its own path.
 
-    ``parameters`` and ``bytes`` count its own arrays, ``flops`` its own operations for these inputs; layers below count theirs.
+    ``parameters`` and ``bytes`` count its own arrays, ``flops`` its own operations for these inputs; layers below
+    count theirs.
     """
 
     path: str
@@ -37,8 +38,8 @@ class Row:
 class Spec:
     """Shapes, counts and costs of a model for given inputs: nothing in it is allocated.
 
-    ``params`` and ``state`` are nested dicts of :class:`jdl.nn.Param`; ``output`` is abstract; ``rows`` stand in the order in which
-    layers start.
+    ``params`` and ``state`` are nested dicts of :class:`jdl.nn.Param`; ``output`` is abstract; ``rows`` stand in the
+    order in which layers start.
     """
 
     params: Tree

@@ -1,0 +1,109 @@
+"""Starting one traversal of a layer: it either collects specifications or runs on arrays."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import jax
+
+from jdl import check
+from jdl.nn.net import Net, Path, Scope
+from jdl.nn.settings import Param, Settings, Tree, Variables
+
+Array = jax.Array
+
+
+class Collected(NamedTuple):
+    """What a collecting pass found."""
+
+    specs: Variables
+    output: Any
+
+
+def collect(
+    layer: Settings,
+    inputs: tuple[Any, ...],
+    options: dict[str, Any],
+    *,
+    path: Path = (),
+    trains: Iterable[bool] = (False, True),
+) -> Collected:
+    """The specifications of everything ``layer`` holds, and its abstract output, by tracing alone.
+
+    The specifications are rooted at ``path``, which is where errors say they happened.
+    """
+    leaves, treedef = jax.tree.flatten((inputs, options))
+    dynamic = [index for index, leaf in enumerate(leaves) if check.is_array(leaf)]
+    specs, output = Variables({}, {}), None
+
+    def trace(arrays: list[Any], train: bool) -> Any:
+        inputs, options = refill(leaves, treedef, dynamic, arrays)
+        scope = Scope(train=train, key=None, specs=specs)
+        return Net(layer, path, scope, {}, {})(*inputs, **options)
+
+    for train in trains:
+        output = jax.eval_shape(functools.partial(trace, train=train), [leaves[index] for index in dynamic])
+    params, state = specs
+    for part in path:
+        params, state = params.get(part, {}), state.get(part, {})
+    return Collected(Variables(params, state), output)
+
+
+def refill(
+    leaves: list[Any], treedef: Any, dynamic: list[int], arrays: list[Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Inputs and options with traced ``arrays`` in place of the arrays among ``leaves``; the rest is static."""
+    filled = list(leaves)
+    for index, value in zip(dynamic, arrays, strict=True):
+        filled[index] = value
+    return jax.tree.unflatten(treedef, filled)
+
+
+def run(
+    layer: Settings,
+    params: Tree,
+    state: Tree,
+    inputs: tuple[Any, ...],
+    options: dict[str, Any],
+    *,
+    key: Array | None,
+    train: bool,
+    path: Path = (),
+    rows: list[Any] | None = None,
+) -> tuple[Any, dict[Path, Tree]]:
+    """One pass on arrays: ``(output, updated state by path)``."""
+    scope = Scope(train=train, key=key, rows=rows)
+    return Net(layer, path, scope, params, state)(*inputs, **options), scope.updates
+
+
+def stack_specs(specs: Variables, n: int) -> Variables:
+    """The specifications of ``n`` copies along a new leading axis, each initialised on its own."""
+
+    def stacked(path: str, spec: Param) -> Param:
+        return Param((n, *spec.shape), Stacked(spec.init, n), spec.dtype)
+
+    return Variables(*(map_specs(stacked, tree) for tree in specs))
+
+
+@dataclasses.dataclass(frozen=True)
+class Stacked:
+    """``n`` independent draws of an initialiser along the leading axis."""
+
+    init: Callable[..., Array]
+    n: int
+
+    def __call__(self, key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
+        return jax.vmap(lambda k: self.init(k, shape[1:], dtype))(jax.random.split(key, self.n))
+
+
+def map_specs(function: Callable[[str, Param], Any], tree: Tree, prefix: str = "") -> Tree:
+    """Map ``(path, Param)`` over a tree of specifications."""
+    return {
+        name: function(f"{prefix}{name}", spec)
+        if isinstance(spec, Param)
+        else map_specs(function, spec, f"{prefix}{name}/")
+        for name, spec in tree.items()
+    }
