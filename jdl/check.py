@@ -53,10 +53,12 @@ def _say(name: str, x: Any, wanted: str, fix: str) -> str:
 
 
 def is_array(x: Any) -> bool:
+    """Whether ``x`` is an array, concrete, traced or abstract."""
     return isinstance(x, (jax.Array, np.ndarray, np.generic)) or (hasattr(x, "shape") and hasattr(x, "dtype"))
 
 
 def array(x: Any, name: str, fix: str = "") -> None:
+    """``x`` is an array."""
     if not is_array(x):
         raise InputError(f"{name} got {type(x).__name__} {describe(x)}, wanted an array; {fix or 'use jnp.asarray'}")
 

@@ -1,0 +1,250 @@
+"""``fit``: a short loop over public pieces."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jdl import check
+from jdl.check import InputError
+from jdl.data import Dataset, Splits, epoch_end_step, indices_between, load, steps_in_epochs
+from jdl.gradients import Gradient
+from jdl.nn.core import Layer
+from jdl.nn.settings import Variables
+from jdl.objectives import Objective, Supervised, model_inputs, supervised
+from jdl.programs import CompilationWarning, Program, cached_program
+from jdl.progress import Progress
+from jdl.runs import EVALUATION_BATCH, Run, evaluate_batches, format_row, merge_reports, padded_batches, read_metrics
+from jdl.steps import Step, TrainState, init_state, make_step
+
+Array = jax.Array
+Callback = Callable[[Run], None]
+
+
+def fit(
+    model: Layer,
+    loss: Callable[..., Array] | Objective | Gradient,
+    optimizer: optax.GradientTransformation,
+    data: Any,
+    *,
+    validation: Any = None,
+    metrics: Sequence[Any] = (),
+    epochs: float | None = None,
+    steps: int | None = None,
+    batch_size: int = 32,
+    steps_per_call: int = 1,
+    validate_every: int | None = None,
+    seed: int = 0,
+    variables: Variables | None = None,
+    callbacks: Iterable[Callback] = (),
+    progress: bool | None = None,
+) -> Run:
+    """Train a model and return the :class:`jdl.Run`.
+
+    Args:
+        model: a layer.
+        loss: ``loss(outputs, targets, mask=None)``, or an :class:`Objective` or :class:`Gradient` in its place.
+        optimizer: any optax transformation.
+        data: a Dataset, ``(inputs, targets)``, a dict of arrays, Splits, or the name of a data set; kept on the device.
+        validation: data of the same form, evaluated at every report and never trained on. Splits and names bring their
+        own. metrics: called ``metric(outputs, targets, mask=None)``; reported for training and validation.
+        epochs: how long to train, or ``steps``: one of the two. Each epoch is a permutation from ``(seed, epoch)``;
+        what does not fill a batch goes into the next epoch.
+        steps: how long to train, in steps.
+        batch_size: examples in a step.
+        steps_per_call: steps in one compiled call, by scan; the result is the same to 1e-6.
+        validate_every: report and validate every so many epochs (or steps, where ``steps`` is given); by default each
+            epoch.
+        seed: of the initial parameters, the order of the data, and every key drawn in training.
+        variables: start from a copy of these instead of new ones.
+        callbacks: each is called with the run at every report, and may call ``run.stop(reason)``.
+        progress: show a bar; by default where stderr is a terminal.
+
+    Raises:
+        InputError: before any training step, when one of these cannot be used.
+    """
+    train, held_out = _data(data, validation)
+    plan = _Plan(len(train), batch_size, steps_per_call, epochs, steps, validate_every)
+    objective = _objective(model, loss, metrics)
+    step = make_step(loss if isinstance(loss, Gradient) else objective, optimizer)  # pyright: ignore[reportArgumentType]
+    first = train.gather(indices_between(len(train), batch_size, seed, 0, 1)[0])
+    state = init_state(model, optimizer, first, seed, variables=variables)
+    if isinstance(objective, Supervised):
+        check_targets(objective, state, train)
+    run = Run(model, objective, state)
+    _train(run, step, train, held_out, plan, seed, tuple(callbacks), progress)
+    return run
+
+
+def _train(
+    run: Run,
+    step: Step,
+    train: Dataset,
+    held_out: Dataset | None,
+    plan: _Plan,
+    seed: int,
+    callbacks: tuple[Callback, ...],
+    progress: bool | None,
+) -> None:
+    programs = {1: train_program(step), plan.steps_per_call: train_program(step, plan.steps_per_call > 1)}
+    watch = _Compilations(run, [*programs.values()])
+    arrays = jax.tree.map(jnp.asarray, dict(train.arrays))
+    batches = None
+    objective = run.objective
+    if held_out is not None:
+        if objective is None:
+            raise InputError("fit got validation data and a gradient of no objective; evaluate in a callback instead")
+        batches = jax.device_put(padded_batches(held_out, EVALUATION_BATCH))
+    state, zeros = run.state, _zeros(step, run.state, train, plan.batch_size)
+    totals, begin, done, run.training = jax.device_put(zeros), time.perf_counter(), 0, True
+    with Progress("training", plan.steps, progress) as bar:
+        for report in plan.reports:
+            for start, stop in plan.calls(done, report):
+                rows = indices_between(len(train), plan.batch_size, seed, start, stop)
+                program = programs[stop - start]
+                state, totals = program(state, totals, arrays, rows if stop - start > 1 else rows[0])
+                watch.check(program)
+                bar(stop, lambda: format_row(read_metrics(jax.device_get(totals))))  # noqa: B023
+            run.state, done = state, report
+            row = {
+                "step": report,
+                "epoch": report * plan.batch_size / len(train),
+                "seconds": time.perf_counter() - begin,
+            }
+            row |= read_metrics(jax.device_get(totals))
+            if batches is not None and objective is not None:
+                scores = evaluate_batches(objective, run.variables, batches)
+                row |= {f"validation_{name}": value for name, value in scores.items()}
+            run.history.append(row)
+            bar(report, lambda: format_row(row))  # noqa: B023
+            for callback in callbacks:
+                callback(run)
+            if run.stopped is not None:
+                break
+            totals = jax.device_put(zeros)
+    run.training = False
+
+
+@cached_program
+def train_program(step: Step, several: bool = False) -> Program:
+    """``(state, totals, data, indices) -> (state, totals)``: gather a batch on the device, step, and add up the
+    metrics.
+
+    With ``several``, indices are ``[K, B]`` and the steps run by scan.
+    """
+
+    def train(state: TrainState, totals: Any, data: Any, indices: Array) -> tuple[TrainState, Any]:
+        batch = jax.tree.map(lambda x: x.at[indices].get(mode="promise_in_bounds"), data)
+        state, report = step(state, batch)
+        return state, merge_reports(totals, report)
+
+    def train_several(state: TrainState, totals: Any, data: Any, indices: Array) -> tuple[TrainState, Any]:
+        def one(carry: tuple[TrainState, Any], rows: Array) -> tuple[tuple[TrainState, Any], None]:
+            return train(*carry, data, rows), None
+
+        return jax.lax.scan(one, (state, totals), indices)[0]
+
+    return Program(train_several if several else train, "train_several" if several else "train", donate_argnums=(0, 1))
+
+
+class _Plan:
+    """Which steps run together, and where the reports are."""
+
+    def __init__(
+        self, n: int, batch_size: int, per_call: int, epochs: float | None, steps: int | None, every: int | None
+    ):
+        if (epochs is None) == (steps is None):
+            raise InputError(f"fit got epochs={epochs} and steps={steps}, wanted one of the two")
+        for name, value in (("steps_per_call", per_call), ("validate_every", every), ("steps", steps)):
+            if value is not None and (not isinstance(value, (int, np.integer)) or value < 1):
+                raise InputError(f"{name} got {value!r}, wanted an integer of at least 1")
+        self.batch_size, self.steps_per_call = batch_size, per_call
+        self.steps = steps_in_epochs(n, batch_size, epochs) if steps is None else steps  # pyright: ignore
+        if steps is not None and every is not None:
+            ends = list(range(every, self.steps, every))
+        else:
+            last = -(-self.steps * batch_size // n)
+            ends = [epoch_end_step(n, batch_size, epoch) for epoch in range((every or 1) - 1, last, every or 1)]
+        self.reports = sorted({end for end in ends if 0 < end < self.steps} | {self.steps})
+
+    def calls(self, start: int, stop: int) -> Iterable[tuple[int, int]]:
+        """Ranges of full calls, then single steps for what is left before the report."""
+        while start < stop:
+            size = self.steps_per_call if start + self.steps_per_call <= stop else 1
+            yield start, start + size
+            start += size
+
+
+class _Compilations:
+    """Counts the compilations of a run's programs and reports one too many."""
+
+    def __init__(self, run: Run, programs: Iterable[Program]):
+        self.run = run
+        self.before: dict[int, int] = {}
+        for program in programs:
+            self.add(program)
+
+    def add(self, program: Program) -> None:
+        self.before.setdefault(id(program), len(program.traces))
+
+    def check(self, program: Program) -> None:
+        count = len(program.traces) - self.before[id(program)]
+        if count > self.run.compilations.get(program.name, 0):
+            self.run.compilations[program.name] = count
+            if count > 1:
+                warnings.warn(program.what_changed(), CompilationWarning, stacklevel=4)
+
+
+def _data(data: Any, validation: Any) -> tuple[Dataset, Dataset | None]:
+    if isinstance(data, str):
+        data = load(data)
+    if isinstance(data, Splits):
+        data, validation = data.train, data.validation if validation is None else validation
+    return Dataset.of(data), None if validation is None else Dataset.of(validation)
+
+
+def _objective(model: Layer, loss: Any, metrics: Sequence[Any]) -> Objective | None:
+    if not isinstance(model, Layer):
+        raise InputError(f"model got {check.describe(model)}, wanted a layer such as nn.Chain(nn.Dense(10))")
+    found = loss
+    while isinstance(found, Gradient):
+        found = getattr(found, "objective", getattr(found, "gradient", None))
+    if found is None or isinstance(found, Objective):
+        if metrics:
+            raise InputError(
+                "fit got metrics beside an objective or a gradient; give them to supervised(..., metrics=[...])"
+            )
+        return found
+    return supervised(model, loss, tuple(metrics))
+
+
+def _zeros(step: Step, state: TrainState, train: Dataset, batch_size: int) -> Any:
+    """What the metrics of no step add up to."""
+    batch = train.gather(np.zeros(batch_size, np.int32))
+    report = jax.eval_shape(step, state, batch)[1]
+    return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), report)
+
+
+def check_targets(objective: Supervised, state: TrainState, data: Dataset, limit: int = 2**24) -> None:
+    """Hold the targets against the outputs before training: labels out of range, floats for labels, other shapes.
+
+    Inside a compiled step values are unknown, so the loss is tried on outputs of zero, as many as ``limit`` numbers
+    allow.
+    """
+    if callable(objective.inputs) or callable(objective.targets):
+        return
+    batch = data.gather(np.zeros(1, np.int32))
+    positional, named = model_inputs(batch[objective.inputs])
+    output, _ = jax.eval_shape(lambda: objective.model.apply(state.params, state.state, *positional, **named))
+    if not hasattr(output, "shape") or objective.targets not in data.arrays:
+        return
+    rows = max(1, min(len(data), limit // max(1, int(np.prod(output.shape)))))
+    targets = jax.tree.map(lambda leaf: leaf[:rows], data[objective.targets])
+    objective.loss(jnp.zeros((rows, *output.shape[1:]), output.dtype), targets)

@@ -1,0 +1,231 @@
+"""Gradients: vector fields over parameters, and what transforms one into another.
+
+A gradient is called ``(params, state, batch, key)`` and returns ``(grads, Aux)``. Usually it is the gradient of an
+objective; any function of that signature will do: a game of two players, a policy gradient, a perceptron's rule.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jdl import check
+from jdl.check import InputError
+from jdl.metrics import all_reduce
+from jdl.nn.settings import Tree
+from jdl.objectives import Aux, Batch, Objective
+
+Array = jax.Array
+GradientFunction = Callable[[Tree, Tree, Batch, Array | None], tuple[Tree, Aux]]
+
+
+class Gradient:
+    """Base of the gradients made here; ``fit`` takes it in place of a loss; wrap yours in :class:`vector_field`."""
+
+    def __call__(self, params: Tree, state: Tree, batch: Batch, key: Array | None) -> tuple[Tree, Aux]:
+        """A tree like ``params``, to be subtracted by the optimizer, and what comes beside it."""
+        raise NotImplementedError(f"{type(self).__name__} has no __call__(self, params, state, batch, key)")
+
+
+@dataclasses.dataclass(frozen=True)
+class vector_field(Gradient):
+    """A function ``(params, state, batch, key) -> (grads, Aux)`` as a :class:`Gradient`."""
+
+    function: GradientFunction
+
+    def __call__(self, params: Tree, state: Tree, batch: Batch, key: Array | None) -> tuple[Tree, Aux]:
+        return self.function(params, state, batch, key)
+
+
+@dataclasses.dataclass(frozen=True)
+class gradient(Gradient):
+    """The gradient of an objective's loss with respect to the parameters, in training mode."""
+
+    objective: Objective
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.objective, Objective):
+            raise InputError(
+                f"gradient got {check.describe(self.objective)}, wanted an objective: supervised(model, loss)"
+            )
+
+    def __call__(self, params: Tree, state: Tree, batch: Batch, key: Array | None) -> tuple[Tree, Aux]:
+        def loss(params: Tree) -> tuple[Array, Aux]:
+            return self.objective(params, state, batch, key, True)
+
+        (_, aux), grads = jax.value_and_grad(loss, has_aux=True)(params)
+        return grads, aux
+
+
+@dataclasses.dataclass(frozen=True)
+class accumulate(Gradient):
+    """The gradient of a large batch from ``microbatches`` smaller ones, one after another.
+
+    Each microbatch counts by its ``Aux.weight``, so a loss that is a weighted mean with one weight gives the whole
+    batch's gradient, also where masks make microbatches unequal or empty. Losses across examples (contrastive, batch
+    dice) and layers with batch statistics see microbatches, not the batch.
+
+    Raises:
+        InputError: the batch does not divide, or terms of a sum have weights of their own.
+    """
+
+    gradient: GradientFunction
+    microbatches: int
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.microbatches, int) or self.microbatches < 1:
+            raise InputError(f"microbatches got {self.microbatches!r}, wanted an integer of at least 1")
+
+    def __call__(self, params: Tree, state: Tree, batch: Batch, key: Array | None) -> tuple[Tree, Aux]:
+        parts = jax.tree.map(self._divide, batch)
+
+        def one(total: tuple[Any, ...], item: tuple[Array, Batch]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+            state, grads, loss, weight = total
+            index, part = item
+            own = None if key is None else jax.random.fold_in(key, index)
+            g, aux = self.gradient(params, state, part, own)
+            w = _one_weight(aux)
+            grads = jax.tree.map(lambda a, b: a + w.astype(b.dtype) * b, grads, g)
+            return (aux.state, grads, loss + w * aux.loss, weight + w), aux.metrics
+
+        zero = jnp.zeros(())
+        start = (state, jax.tree.map(jnp.zeros_like, params), zero, zero)
+        (state, grads, loss, weight), metrics = jax.lax.scan(one, start, (jnp.arange(self.microbatches), parts))
+        scale = jnp.where(weight > 0, 1 / jnp.where(weight > 0, weight, 1), 0)
+        grads = jax.tree.map(lambda g: scale.astype(g.dtype) * g, grads)
+        return grads, Aux(scale * loss, weight, state, merge_stacked(metrics))
+
+    def _divide(self, x: Any) -> Array:
+        n = self.microbatches
+        if x.shape[0] % n:
+            raise InputError(f"accumulate got {check.describe(x)}, wanted a batch that divides into {n} microbatches")
+        return jnp.reshape(x, (n, x.shape[0] // n, *x.shape[1:]))
+
+
+@dataclasses.dataclass(frozen=True)
+class per_example_gradients:
+    """The gradient of every example alone, by vmap: leaves ``[B, …]``, and an ``Aux`` of ``[B]`` entries.
+
+    Raises:
+        InputError: the model updates state, which one example alone cannot do.
+    """
+
+    gradient: GradientFunction
+
+    def __call__(self, params: Tree, state: Tree, batch: Batch, key: Array | None) -> tuple[Tree, Aux]:
+        size = jax.tree.leaves(batch)[0].shape[0]
+
+        def one(example: Batch, index: Array) -> tuple[Tree, Aux]:
+            example = jax.tree.map(lambda x: x[None], example)
+            own = None if key is None else jax.random.fold_in(key, index)
+            grads, aux = self.gradient(params, state, example, own)
+            if any(new is not old for new, old in zip(jax.tree.leaves(aux.state), jax.tree.leaves(state), strict=True)):
+                raise InputError(
+                    "per-example gradients got a model that updates its state (batch statistics?); use another norm"
+                )
+            return grads, dataclasses.replace(aux, state={})
+
+        grads, aux = jax.vmap(one)(batch, jnp.arange(size))
+        return grads, dataclasses.replace(aux, state=state)
+
+
+@dataclasses.dataclass(frozen=True)
+class clip_per_example(Gradient):
+    """The weighted mean of per-example gradients, each scaled down to a global norm of at most ``max_norm``.
+
+    Abadi et al. 2016, arXiv:1607.00133, without the noise.
+    """
+
+    gradient: GradientFunction
+    max_norm: float
+
+    def __call__(self, params: Tree, state: Tree, batch: Batch, key: Array | None) -> tuple[Tree, Aux]:
+        grads, aux = per_example_gradients(self.gradient)(params, state, batch, key)
+        leaves = jax.tree.leaves(grads)
+        squares = [jnp.sum(jnp.square(g.astype(jnp.float32)), axis=tuple(range(1, g.ndim))) for g in leaves]
+        norms = jnp.sqrt(jnp.stack(squares).sum(axis=0))
+        weight = jnp.broadcast_to(jnp.asarray(1.0 if aux.weight is None else aux.weight, jnp.float32), norms.shape)
+        total = jnp.sum(weight)
+        share = weight / jnp.where(total > 0, total, 1)
+        factor = share * self.max_norm / jnp.maximum(norms, self.max_norm)
+        clipped = jax.tree.map(lambda g: jnp.tensordot(factor.astype(g.dtype), g, axes=1), grads)
+        return clipped, Aux(jnp.sum(share * aux.loss), total, aux.state, merge_stacked(aux.metrics))
+
+
+@dataclasses.dataclass(frozen=True)
+class sharpness_aware(Gradient):
+    """The gradient at the point ``radius`` uphill from the parameters (Foret et al. 2021, arXiv:2010.01412).
+
+    Loss, state and metrics are those of the parameters themselves.
+    """
+
+    gradient: GradientFunction
+    radius: float = 0.05
+
+    def __call__(self, params: Tree, state: Tree, batch: Batch, key: Array | None) -> tuple[Tree, Aux]:
+        grads, aux = self.gradient(params, state, batch, key)
+        norm = jnp.sqrt(sum(jnp.sum(jnp.square(g.astype(jnp.float32))) for g in jax.tree.leaves(grads)))
+        scale = self.radius / jnp.maximum(norm, 1e-12)
+        uphill = jax.tree.map(lambda p, g: p + scale.astype(p.dtype) * g, params, grads)
+        return self.gradient(uphill, state, batch, key)[0], aux
+
+
+@dataclasses.dataclass(frozen=True)
+class mean_over_devices(Gradient):
+    """The gradient of the batch of all devices along a mapped axis: each device counts by its ``Aux.weight``.
+
+    For use under ``jax.vmap`` or ``jax.shard_map`` with ``axis_name``; state is averaged, metrics are merged.
+    """
+
+    gradient: GradientFunction
+    axis_name: str
+
+    def __call__(self, params: Tree, state: Tree, batch: Batch, key: Array | None) -> tuple[Tree, Aux]:
+        own = None if key is None else jax.random.fold_in(key, jax.lax.axis_index(self.axis_name))
+        grads, aux = self.gradient(_own_copy(params, batch, self.axis_name), state, batch, own)
+        weight = jnp.asarray(1.0 if aux.weight is None else aux.weight, jnp.float32)
+        total = jax.lax.psum(weight, self.axis_name)
+        share = weight / jnp.where(total > 0, total, 1)
+        grads = jax.tree.map(lambda g: jax.lax.psum(share.astype(g.dtype) * g, self.axis_name), grads)
+        state = jax.tree.map(lambda s: jax.lax.pmean(s, self.axis_name), aux.state)
+        metrics = {name: all_reduce(metric, self.axis_name) for name, metric in aux.metrics.items()}
+        return grads, Aux(jax.lax.psum(share * aux.loss, self.axis_name), total, state, metrics)
+
+
+def merge_stacked(metrics: dict[str, Any]) -> dict[str, Any]:
+    """Merge metric states stacked along a leading axis into one."""
+    if not metrics:
+        return {}
+
+    def add(total: Any, state: Any) -> tuple[Any, None]:
+        return _merge(total, state), None
+
+    first = jax.tree.map(lambda x: x[0], metrics)
+    return jax.lax.scan(add, first, jax.tree.map(lambda x: x[1:], metrics))[0]
+
+
+def _merge(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
+    return {name: a[name] + b[name] for name in a}
+
+
+def _one_weight(aux: Aux) -> Array:
+    if isinstance(aux.weight, tuple):
+        raise InputError(
+            "accumulate got a sum of terms that average over weights of their own, which parts cannot reproduce; "
+            "add the losses before supervised(...), or leave masks out"
+        )
+    return jnp.asarray(1.0 if aux.weight is None else aux.weight, jnp.float32)
+
+
+def _own_copy(params: Tree, batch: Batch, axis_name: str) -> Tree:
+    """Parameters that shard_map replicates would have their gradients summed already: make them this device's own."""
+    sharded = any(axis_name in jax.typeof(leaf).vma for leaf in jax.tree.leaves(batch))
+    if not sharded:
+        return params
+    return jax.tree.map(
+        lambda p: p if axis_name in jax.typeof(p).vma else jax.lax.pcast(p, (axis_name,), to="varying"), params
+    )

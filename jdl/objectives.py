@@ -1,0 +1,223 @@
+"""Objectives: what a run minimises, as values that add and scale.
+
+An objective is called ``(params, state, batch, key, train)`` and returns ``(loss, Aux)``. Terms that do not share a
+forward pass are added (``supervised(...) + 1e-4 * l2("**/kernel")``); losses on one output are added before
+:func:`supervised`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jdl import check
+from jdl.check import InputError
+from jdl.metrics import Mean, metric_name
+from jdl.nn.core import Layer
+from jdl.nn.paths import select
+from jdl.nn.settings import Tree
+
+Array = jax.Array
+Batch = dict[str, Any]
+Selector = str | Callable[[Batch], Any]
+
+
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["loss", "weight", "state", "metrics"], meta_fields=[])
+@dataclasses.dataclass(frozen=True)
+class Aux:
+    """What comes beside a loss or a gradient.
+
+    ``weight`` is what the loss was divided by (the sum of the mask, or the number of examples): ``None`` where the
+    value does not depend on the batch, a tuple where terms of a sum have different ones. ``state`` is the model's new
+    state; ``metrics`` maps names to metric states, which merge by ``+``.
+    """
+
+    loss: Array
+    weight: Any
+    state: Tree
+    metrics: dict[str, Any]
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """The metrics and, as ``loss``, the total."""
+        single = self.weight is not None and not isinstance(self.weight, tuple)
+        weight = jnp.asarray(self.weight if single else 1.0, jnp.float32)
+        return {"loss": Mean(self.loss * weight, weight)} | self.metrics
+
+
+class Objective:
+    """Base of every objective: subclass it as a frozen dataclass and define ``__call__``."""
+
+    def __call__(self, params: Tree, state: Tree, batch: Batch, key: Array | None, train: bool) -> tuple[Array, Aux]:
+        """The loss, a scalar, and what comes beside it."""
+        raise NotImplementedError(f"{type(self).__name__} has no __call__(self, params, state, batch, key, train)")
+
+    def __add__(self, other: Any) -> Objective:
+        return Sum(self, other) if isinstance(other, Objective) else NotImplemented
+
+    def __mul__(self, factor: Any) -> Objective:
+        return NotImplemented if isinstance(factor, Objective) else Scaled(self, factor)
+
+    __rmul__ = __mul__
+
+
+def supervised(
+    model: Layer,
+    loss: Callable[..., Array],
+    metrics: tuple[Any, ...] | list[Any] = (),
+    *,
+    inputs: Selector = "inputs",
+    targets: Selector = "targets",
+    mask: Selector = "mask",
+) -> Objective:
+    """The loss of a model's outputs against targets, averaged over a batch.
+
+    ``loss(outputs, targets)`` returns the mean, a scalar; where the batch holds a mask it is called with ``mask=``.
+    ``metrics`` are called alike and return metric states (see :mod:`jdl.metrics`) or scalars. Selectors name an entry
+    of the batch or compute one from it. Inputs that are a tuple become ``*inputs`` of the model, a dict ``**inputs``.
+
+    Raises:
+        InputError: a batch without the entries, a loss that is not a scalar, a metric name used twice or called
+        ``loss``.
+    """
+    return Supervised(model, loss, tuple(metrics), inputs, targets, mask)
+
+
+@dataclasses.dataclass(frozen=True)
+class Supervised(Objective):
+    """See :func:`supervised`."""
+
+    model: Layer
+    loss: Callable[..., Array]
+    metrics: tuple[Any, ...] = ()
+    inputs: Selector = "inputs"
+    targets: Selector = "targets"
+    mask: Selector = "mask"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.model, Layer):
+            raise InputError(f"model got {check.describe(self.model)}, wanted a layer such as nn.Chain(nn.Dense(10))")
+        if not callable(self.loss):
+            raise InputError(
+                f"loss got {check.describe(self.loss)}, wanted a function such as jdl.losses.cross_entropy"
+            )
+        names = ["loss", *map(metric_name, self.metrics)]
+        if repeated := {name for name in names if names.count(name) > 1}:
+            raise InputError(f"metrics got the names {sorted(repeated)} twice (loss is always the total); rename one")
+
+    def __call__(self, params: Tree, state: Tree, batch: Batch, key: Array | None, train: bool) -> tuple[Array, Aux]:
+        positional, named = model_inputs(select_from(batch, self.inputs, "inputs"))
+        targets = select_from(batch, self.targets, "targets")
+        mask = select_from(batch, self.mask, "mask", optional=True)
+        outputs, state = self.model.apply(params, state, *positional, key=key, train=train, **named)
+        masked = {} if mask is None else {"mask": mask}
+        loss = self.loss(outputs, targets, **masked)
+        if jnp.shape(loss) != ():
+            raise InputError(f"the loss is {check.describe(loss)}, wanted a scalar; use reduction='mean'", "supervised")
+        weight = float(_batch_size(targets)) if mask is None else jnp.sum(jnp.asarray(mask, jnp.float32))
+        metrics = {
+            metric_name(metric): _as_state(metric(outputs, targets, **masked), weight)
+            for metric in self.metrics
+            if not (train and getattr(metric, "gathers", False))  # scores are gathered in evaluation only
+        }
+        return loss, Aux(loss, weight, state, metrics)
+
+
+def l1(*patterns: str, name: str = "l1") -> Objective:
+    """The sum of absolute values of the parameters that match the patterns, Σ|w|."""
+    return Penalty(patterns or ("**",), jnp.abs, name)
+
+
+def l2(*patterns: str, name: str = "l2") -> Objective:
+    """The sum of squares of the parameters that match the patterns, Σ w², without a half."""
+    return Penalty(patterns or ("**",), jnp.square, name)
+
+
+@dataclasses.dataclass(frozen=True)
+class Penalty(Objective):
+    """The sum of ``function`` over the selected parameters, in float32. It does not depend on the batch."""
+
+    patterns: tuple[str, ...]
+    function: Callable[[Array], Array]
+    name: str
+
+    def __call__(self, params: Tree, state: Tree, batch: Batch, key: Array | None, train: bool) -> tuple[Array, Aux]:
+        chosen = jax.tree.leaves(select(*self.patterns)(params))
+        leaves = [leaf for leaf, wanted in zip(jax.tree.leaves(params), chosen, strict=True) if wanted]
+        loss = sum((jnp.sum(self.function(leaf.astype(jnp.float32))) for leaf in leaves), start=jnp.zeros(()))
+        return loss, Aux(loss, None, state, {self.name: Mean(loss, jnp.ones(()))})
+
+
+@dataclasses.dataclass(frozen=True)
+class Sum(Objective):
+    """The sum of two objectives; the second sees the state that the first leaves."""
+
+    first: Objective
+    second: Objective
+
+    def __call__(self, params: Tree, state: Tree, batch: Batch, key: Array | None, train: bool) -> tuple[Array, Aux]:
+        other = None if key is None else jax.random.fold_in(key, 1)
+        a, aux_a = self.first(params, state, batch, key, train)
+        b, aux_b = self.second(params, aux_a.state, batch, other, train)
+        if both := aux_a.metrics.keys() & aux_b.metrics.keys():
+            raise InputError(f"two terms of a sum report the metrics {sorted(both)}; give one another name=")
+        metrics = aux_a.metrics | aux_b.metrics
+        return a + b, Aux(a + b, _joint_weight(aux_a.weight, aux_b.weight), aux_b.state, metrics)
+
+
+@dataclasses.dataclass(frozen=True)
+class Scaled(Objective):
+    """An objective times a factor; its metrics stay as they are."""
+
+    objective: Objective
+    factor: Any
+
+    def __call__(self, params: Tree, state: Tree, batch: Batch, key: Array | None, train: bool) -> tuple[Array, Aux]:
+        loss, aux = self.objective(params, state, batch, key, train)
+        loss = self.factor * loss
+        return loss, dataclasses.replace(aux, loss=loss)
+
+
+def model_inputs(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """How a model is called: an array is one input, a tuple becomes ``*inputs``, a dict ``**inputs``."""
+    if isinstance(inputs, dict):
+        return (), inputs
+    return (inputs if isinstance(inputs, tuple) else (inputs,)), {}
+
+
+def select_from(batch: Batch, selector: Selector, name: str, optional: bool = False) -> Any:
+    """An entry of the batch by name, or what a function makes of the batch."""
+    if not isinstance(batch, dict):
+        raise InputError(f"batch got {check.describe(batch)}, wanted a dict such as {{'inputs': x, 'targets': y}}")
+    if callable(selector):
+        return selector(batch)
+    if selector not in batch and not optional:
+        raise InputError(f"the batch holds {sorted(batch)} and no {selector!r}; name the {name} by {name}=")
+    return batch.get(selector)
+
+
+def _batch_size(targets: Any) -> int:
+    leaf = jax.tree.leaves(targets)[0]
+    return leaf.shape[0] if getattr(leaf, "ndim", 0) else 1
+
+
+def _as_state(value: Any, weight: Any) -> Any:
+    """A metric's own state; a plain scalar as a mean over the batch."""
+    return (
+        value
+        if hasattr(value, "compute")
+        else Mean(value * jnp.asarray(weight, jnp.float32), jnp.asarray(weight, jnp.float32))
+    )
+
+
+def _joint_weight(a: Any, b: Any) -> Any:
+    """One weight where there is one: a term without any joins the other, equal batch sizes are one."""
+    if a is None or b is None:
+        return b if a is None else a
+    known = isinstance(a, float) and isinstance(b, float) and a == b
+    return a if known else (a, b)

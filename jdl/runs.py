@@ -1,0 +1,162 @@
+"""A run: what training leaves behind, and what can be asked of it."""
+
+from __future__ import annotations
+
+import functools
+import operator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jdl.check import InputError
+from jdl.data import Dataset, evaluation_batches
+from jdl.nn.core import Layer
+from jdl.nn.settings import Tree, Variables
+from jdl.objectives import Batch, Objective, model_inputs
+from jdl.programs import Program, cached_program
+from jdl.steps import TrainState, eval_params
+
+Array = jax.Array
+EVALUATION_BATCH = 256
+
+
+class Run:
+    """A model in training or trained.
+
+    Attributes:
+        model: the layer that trains.
+        objective: what is minimised, or ``None`` where a gradient of no objective was given.
+        state: the :class:`jdl.TrainState`; its arrays are given up to the next step while training goes on.
+        history: a dict for each report: ``step``, ``epoch``, ``seconds``, ``loss``, metrics, and ``validation_…``.
+        compilations: how often each program was compiled in this run.
+    """
+
+    def __init__(self, model: Layer, objective: Objective | None, state: TrainState):
+        self.model, self.objective, self.state = model, objective, state
+        self.history: list[dict[str, Any]] = []
+        self.compilations: dict[str, int] = {}
+        self.training = False
+        self.stopped: str | None = None
+
+    def __repr__(self) -> str:
+        last = {name: value for name, value in (self.history or [{}])[-1].items() if name != "seconds"}
+        return f"Run({format_row(last) or 'not trained yet'})"
+
+    @property
+    def variables(self) -> Variables:
+        """Parameters to evaluate with, and state: ``model(run.variables, inputs)``. A copy while training goes on."""
+        variables = Variables(eval_params(self.state), self.state.state)
+        return jax.tree.map(jnp.copy, variables) if self.training else variables
+
+    @property
+    def params(self) -> Tree:
+        """The parameters of :attr:`variables`."""
+        return self.variables.params
+
+    def stop(self, reason: str = "asked to") -> None:
+        """Called by a callback: end training after this report."""
+        self.stopped = reason
+
+    def evaluate(self, data: Any, batch_size: int = EVALUATION_BATCH) -> dict[str, Any]:
+        """Loss and metrics over a data set, as the objective reports them in evaluation mode.
+
+        The last batch is padded and masked, so every example counts once. ``data`` is a Dataset, ``(inputs, targets)``
+        or a dict of arrays. Numbers come as floats, other metrics (a confusion matrix) as NumPy arrays.
+
+        Raises:
+            InputError: the run has no objective, or the data cannot be used.
+        """
+        if self.objective is None:
+            raise InputError("this run has a gradient and no objective to evaluate; give fit an objective or a loss")
+        return evaluate(self.objective, Variables(eval_params(self.state), self.state.state), data, batch_size)
+
+    def predict(self, inputs: Any, batch_size: int = EVALUATION_BATCH) -> Any:
+        """The model's outputs for inputs ``[N, …]`` (or a tuple or dict of them, or a Dataset), as NumPy arrays."""
+        return predict(self.model, Variables(eval_params(self.state), self.state.state), inputs, batch_size)
+
+    def plot(self, path: str | Path | None = None) -> Any:
+        """Curves of the history; written to ``path`` (PNG, SVG, PDF) where one is given. Returns the figure."""
+        from jdl.show.curves import plot_history  # matplotlib is an extra
+
+        return plot_history(self.history, path)
+
+
+def evaluate(
+    objective: Objective, variables: Variables, data: Any, batch_size: int = EVALUATION_BATCH
+) -> dict[str, Any]:
+    """The report of an objective over a data set in evaluation mode; see :meth:`Run.evaluate`."""
+    return evaluate_batches(objective, variables, padded_batches(Dataset.of(data), batch_size))
+
+
+def padded_batches(data: Dataset, batch_size: int) -> list[Batch]:
+    """All of a data set as batches of one shape: the last one repeats an example, and its mask leaves that out."""
+    indices, masks = evaluation_batches(len(data), min(batch_size, len(data)))
+    batches = []
+    for rows, mask in zip(indices, masks, strict=True):
+        batch = data.gather(rows)
+        own = batch.get("mask")
+        batch["mask"] = mask if own is None else own * mask.reshape(-1, *[1] * (own.ndim - 1))
+        batches.append(batch)
+    return batches
+
+
+def evaluate_batches(objective: Objective, variables: Variables, batches: list[Batch]) -> dict[str, Any]:
+    """The merged report over batches that carry their masks."""
+    program = evaluation_program(objective)
+    reports = jax.device_get([program(variables, batch) for batch in batches])
+    return read_metrics(functools.reduce(merge_reports, reports))
+
+
+def merge_reports(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
+    """Two reports as one: metric states add up."""
+    return {name: operator.add(a[name], b[name]) for name in a}
+
+
+def read_metrics(report: dict[str, Any]) -> dict[str, Any]:
+    """Values of metric states, the loss first: floats, or NumPy arrays where a metric has several numbers."""
+    names = sorted(report, key=lambda name: (name != "loss", name))
+    values = {name: np.asarray(report[name].compute()) for name in names}
+    return {name: float(value) if value.ndim == 0 else value for name, value in values.items()}
+
+
+def predict(model: Layer, variables: Variables, inputs: Any, batch_size: int = EVALUATION_BATCH) -> Any:
+    """The outputs of a model for many inputs, in batches of one shape; see :meth:`Run.predict`."""
+    data = inputs if isinstance(inputs, Dataset) else Dataset({"inputs": inputs})
+    n = len(data)
+    program = prediction_program(model)
+    indices, _ = evaluation_batches(n, min(batch_size, n))
+    parts = [program(variables, data.gather(rows)["inputs"]) for rows in indices]
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves)[:n], *jax.device_get(parts))
+
+
+@cached_program
+def evaluation_program(objective: Objective) -> Program:
+    """``(variables, batch) -> report`` in evaluation mode."""
+
+    def evaluation(variables: Variables, batch: Batch) -> dict[str, Any]:
+        return objective(variables.params, variables.state, batch, None, False)[1].report
+
+    return Program(evaluation, "evaluation")
+
+
+@cached_program
+def prediction_program(model: Layer) -> Program:
+    """``(variables, inputs) -> outputs`` in evaluation mode."""
+
+    def prediction(variables: Variables, inputs: Any) -> Any:
+        positional, named = model_inputs(inputs)
+        return model.apply(*variables, *positional, **named)[0]
+
+    return Program(prediction, "prediction")
+
+
+def format_row(row: dict[str, Any]) -> str:
+    """A history row in one line of text."""
+    return "  ".join(f"{name} {_number(value)}" for name, value in row.items() if np.ndim(value) == 0)
+
+
+def _number(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"

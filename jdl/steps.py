@@ -1,0 +1,167 @@
+"""Steps: ``(TrainState, batch) -> (TrainState, metrics)``, the whole update as one function to compile.
+
+Between a gradient and a step stands an optax optimizer, used as it is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+import optax.contrib
+
+from jdl import check
+from jdl.check import InputError
+from jdl.gradients import GradientFunction, gradient, merge_stacked
+from jdl.nn.core import Layer
+from jdl.nn.settings import Tree, Variables
+from jdl.objectives import Batch, Objective, Selector, model_inputs, select_from
+
+Array = jax.Array
+Metrics = dict[str, Any]
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass, data_fields=["params", "state", "opt_state", "step", "key"], meta_fields=[]
+)
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+    """Everything a run carries from step to step: all that a checkpoint needs."""
+
+    params: Tree
+    state: Tree
+    opt_state: Any
+    step: Array
+    key: Array
+
+    @property
+    def variables(self) -> Variables:
+        """``Variables(params, state)``, as a model takes them."""
+        return Variables(self.params, self.state)
+
+
+def init_state(
+    model: Layer,
+    optimizer: optax.GradientTransformation,
+    batch: Batch,
+    seed: int = 0,
+    *,
+    inputs: Selector = "inputs",
+    variables: Variables | None = None,
+) -> TrainState:
+    """The first state of a run: the model initialised on a batch like this one, or a copy of ``variables``.
+
+    The result aliases nothing that the caller holds, so donating it deletes none of their arrays.
+    """
+    init_key, run_key = jax.random.split(jax.random.key(seed))
+    if variables is None:
+        positional, named = model_inputs(select_from(batch, inputs, "inputs"))
+        variables = model.init(init_key, *positional, **named)
+    return start_state(variables, optimizer, run_key)
+
+
+def start_state(variables: Variables, optimizer: optax.GradientTransformation, key: Array) -> TrainState:
+    """A first state from variables that stand ready; use it where several networks train together."""
+    if not isinstance(variables, tuple) or len(variables) != 2:
+        raise InputError(f"variables got {check.describe(variables)}, wanted Variables(params, state)")
+    params, state = variables
+    first = TrainState(params, state, optimizer.init(params), jnp.zeros((), jnp.int32), key)
+    return jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), first)
+
+
+@dataclasses.dataclass(frozen=True)
+class make_step:
+    """A step from a gradient (or an objective, whose gradient it takes) and an optax optimizer.
+
+    The gradient's key is the run's key folded with the step number. Optimizers that take them get ``value`` (the loss),
+    ``grad``, and, given an objective, ``value_fn``.
+
+    >>> step = jax.jit(jdl.make_step(gradient, optimizer), donate_argnums=0)
+    >>> state, metrics = step(state, batch)
+    """
+
+    gradient: GradientFunction | Objective
+    optimizer: optax.GradientTransformation
+
+    def __post_init__(self) -> None:
+        if not callable(self.gradient):
+            raise InputError(f"make_step got {check.describe(self.gradient)}, wanted a gradient or an objective")
+        if not hasattr(self.optimizer, "update"):
+            raise InputError(
+                f"make_step got {check.describe(self.optimizer)}, wanted an optax optimizer: optax.adamw(1e-3)"
+            )
+
+    def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        key = jax.random.fold_in(state.key, state.step)
+        field = gradient(self.gradient) if isinstance(self.gradient, Objective) else self.gradient
+        grads, aux = field(state.params, state.state, batch, key)
+        extra: dict[str, Any] = {"value": aux.loss, "grad": grads}
+        if isinstance(self.gradient, Objective):
+            objective = self.gradient
+            extra["value_fn"] = lambda params: objective(params, state.state, batch, key, True)[0]
+        update = optax.with_extra_args_support(self.optimizer).update
+        with jax.numpy_dtype_promotion("standard"):  # optax raises floats to integer powers
+            updates, opt_state = update(grads, state.opt_state, state.params, **extra)
+        params = optax.apply_updates(state.params, updates)
+        return TrainState(params, aux.state, opt_state, state.step + 1, state.key), aux.report  # pyright: ignore
+
+
+Step = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+
+
+@dataclasses.dataclass(frozen=True)
+class scan_steps:
+    """Many steps in one call: batches stacked along a new leading axis, metrics merged over them."""
+
+    step: Step
+
+    def __call__(self, state: TrainState, batches: Batch) -> tuple[TrainState, Metrics]:
+        state, metrics = jax.lax.scan(self.step, state, batches)
+        return state, merge_stacked(metrics)
+
+
+class AverageState(NamedTuple):
+    """The running average that :func:`average_params` keeps."""
+
+    average: Tree
+
+
+def average_params(decay: float = 0.999) -> optax.GradientTransformation:
+    """An exponential moving average of the parameters; put it last in ``optax.chain``.
+
+    ``average = decay * average + (1 - decay) * params`` after each update, starting from the first parameters. Updates
+    pass unchanged; :func:`eval_params` finds the average.
+    """
+
+    def init(params: Tree) -> AverageState:
+        return AverageState(params)
+
+    def update(updates: Tree, state: AverageState, params: Tree | None = None) -> tuple[Tree, AverageState]:
+        if params is None:
+            raise InputError("average_params needs the parameters; call update(updates, state, params)")
+        new = optax.apply_updates(params, updates)
+        return updates, AverageState(optax.incremental_update(new, state.average, 1 - decay))
+
+    return optax.GradientTransformation(init, update)  # pyright: ignore[reportArgumentType]
+
+
+def eval_params(state: TrainState) -> Tree:
+    """The parameters to evaluate with: the average where the optimizer keeps one, else those that train.
+
+    Understands :func:`average_params` and ``optax.contrib.schedule_free``.
+    """
+    kept = jax.tree.leaves(state.opt_state, is_leaf=_keeps_average)
+    for item in filter(_keeps_average, kept):
+        if isinstance(item, AverageState):
+            return item.average
+        return optax.contrib.schedule_free_eval_params(item, state.params)
+    return state.params
+
+
+def _keeps_average(item: Any) -> bool:
+    return isinstance(item, AverageState) or type(item).__name__ == "ScheduleFreeState"
