@@ -1,0 +1,45 @@
+"""Data: sets by name, splits, normalisation, and the order that training takes the examples in.
+
+``jdl.data.load("digits")`` gives train, validation and test; ``Dataset.of((x, y))`` makes one of your own arrays.
+"""
+
+from jdl.data import standard as standard  # its data sets are known to `load` by being defined
+from jdl.data.archives import UnsafeArchive, extract
+from jdl.data.batches import batches
+from jdl.data.dataset import Dataset
+from jdl.data.idx import read_idx
+from jdl.data.normalise import Normaliser
+from jdl.data.order import (
+    batch_indices,
+    epoch_end_step,
+    evaluation_batches,
+    indices_between,
+    permutation,
+    steps_in_epochs,
+)
+from jdl.data.registry import Splits, load, names, register
+from jdl.data.sources import CorruptData, DataUnavailable, cache_dir, fetch, verify
+
+__all__ = [
+    "CorruptData",
+    "DataUnavailable",
+    "Dataset",
+    "Normaliser",
+    "Splits",
+    "UnsafeArchive",
+    "batch_indices",
+    "batches",
+    "cache_dir",
+    "epoch_end_step",
+    "evaluation_batches",
+    "extract",
+    "fetch",
+    "indices_between",
+    "load",
+    "names",
+    "permutation",
+    "read_idx",
+    "register",
+    "steps_in_epochs",
+    "verify",
+]
