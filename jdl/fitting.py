@@ -54,9 +54,10 @@ def fit(
         optimizer: any optax transformation.
         data: a Dataset, ``(inputs, targets)``, a dict of arrays, Splits, or the name of a data set; kept on the device.
         validation: data of the same form, evaluated at every report and never trained on. Splits and names bring their
-        own. metrics: called ``metric(outputs, targets, mask=None)``; reported for training and validation.
+            own.
+        metrics: functions of outputs and targets, as in :mod:`jdl.metrics`; reported for training and validation.
         epochs: how long to train, or ``steps``: one of the two. Each epoch is a permutation from ``(seed, epoch)``;
-        what does not fill a batch goes into the next epoch.
+            what does not fill a batch goes into the next epoch.
         steps: how long to train, in steps.
         batch_size: examples in a step.
         steps_per_call: steps in one compiled call, by scan; the result is the same to 1e-6.
@@ -115,7 +116,7 @@ def _train(
             run.state, done = state, report
             row = {
                 "step": report,
-                "epoch": report * plan.batch_size / len(train),
+                "epoch": -(-report * plan.batch_size // len(train)),
                 "seconds": time.perf_counter() - begin,
             }
             row |= read_metrics(jax.device_get(totals))

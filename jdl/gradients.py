@@ -88,16 +88,16 @@ class accumulate(Gradient):
             index, part = item
             own = None if key is None else jax.random.fold_in(key, index)
             g, aux = self.gradient(params, state, part, own)
-            w = _one_weight(aux)
-            grads = jax.tree.map(lambda a, b: a + w.astype(b.dtype) * b, grads, g)
+            # An empty microbatch counts for next to nothing, and for a full share where all are empty.
+            w = jnp.maximum(_one_weight(aux), 1e-20)
+            grads = jax.tree.map(lambda a, b: a + w * b.astype(jnp.float32), grads, g)
             return (aux.state, grads, loss + w * aux.loss, weight + w), aux.metrics
 
         zero = jnp.zeros(())
-        start = (state, jax.tree.map(jnp.zeros_like, params), zero, zero)
+        start = (state, jax.tree.map(lambda p: jnp.zeros(p.shape), params), zero, zero)
         (state, grads, loss, weight), metrics = jax.lax.scan(one, start, (jnp.arange(self.microbatches), parts))
-        scale = jnp.where(weight > 0, 1 / jnp.where(weight > 0, weight, 1), 0)
-        grads = jax.tree.map(lambda g: scale.astype(g.dtype) * g, grads)
-        return grads, Aux(scale * loss, weight, state, merge_stacked(metrics))
+        grads = jax.tree.map(lambda g, p: (g / weight).astype(p.dtype), grads, params)
+        return grads, Aux(loss / weight, weight, state, merge_stacked(metrics))
 
     def _divide(self, x: Any) -> Array:
         n = self.microbatches

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -77,7 +78,8 @@ def supervised(
 ) -> Objective:
     """The loss of a model's outputs against targets, averaged over a batch.
 
-    ``loss(outputs, targets)`` returns the mean, a scalar; where the batch holds a mask it is called with ``mask=``.
+    ``loss(outputs, targets)`` returns the mean, a scalar; where the batch holds a mask it is called with ``mask=``,
+    or, if it takes none, example by example, to be averaged by the mask.
     ``metrics`` are called alike and return metric states (see :mod:`jdl.metrics`) or scalars. Selectors name an entry
     of the batch or compute one from it. Inputs that are a tuple become ``*inputs`` of the model, a dict ``**inputs``.
 
@@ -115,13 +117,12 @@ class Supervised(Objective):
         targets = select_from(batch, self.targets, "targets")
         mask = select_from(batch, self.mask, "mask", optional=True)
         outputs, state = self.model.apply(params, state, *positional, key=key, train=train, **named)
-        masked = {} if mask is None else {"mask": mask}
-        loss = self.loss(outputs, targets, **masked)
+        loss = masked(self.loss, outputs, targets, mask)
         if jnp.shape(loss) != ():
             raise InputError(f"the loss is {check.describe(loss)}, wanted a scalar; use reduction='mean'", "supervised")
         weight = float(_batch_size(targets)) if mask is None else jnp.sum(jnp.asarray(mask, jnp.float32))
         metrics = {
-            metric_name(metric): _as_state(metric(outputs, targets, **masked), weight)
+            metric_name(metric): _as_state(masked(metric, outputs, targets, mask), weight)
             for metric in self.metrics
             if not (train and getattr(metric, "gathers", False))  # scores are gathered in evaluation only
         }
@@ -181,6 +182,27 @@ class Scaled(Objective):
         loss, aux = self.objective(params, state, batch, key, train)
         loss = self.factor * loss
         return loss, dataclasses.replace(aux, loss=loss)
+
+
+def masked(function: Callable[..., Any], outputs: Any, targets: Any, mask: Array | None) -> Any:
+    """A loss or metric under a mask ``[B]``, also where ``function`` takes none and returns a scalar for a batch."""
+    if mask is None:
+        return function(outputs, targets)
+    if _takes_mask(function):
+        return function(outputs, targets, mask=mask)
+    examples = jax.tree.map(lambda x: jnp.expand_dims(x, 1), (outputs, targets))
+    values = jax.vmap(function)(*examples)
+    if not check.is_array(values) or values.shape != mask.shape:
+        raise InputError(f"{function!r} takes no mask and returns no scalar for a batch; give it an argument mask=None")
+    weight = jnp.asarray(mask, values.dtype)
+    total = jnp.sum(weight)
+    return jnp.sum(jnp.where(weight > 0, weight * values, 0)) / jnp.where(total > 0, total, 1)
+
+
+@functools.lru_cache(maxsize=256)
+def _takes_mask(function: Callable[..., Any]) -> bool:
+    parameters = inspect.signature(function).parameters.values()
+    return any(p.name == "mask" or p.kind is p.VAR_KEYWORD for p in parameters)
 
 
 def model_inputs(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -30,8 +30,8 @@ class Run:
         model: the layer that trains.
         objective: what is minimised, or ``None`` where a gradient of no objective was given.
         state: the :class:`jdl.TrainState`; its arrays are given up to the next step while training goes on.
-        history: a dict for each report: ``step``, ``epoch``, ``seconds``, ``loss``, metrics, and ``validation_…``.
-        compilations: how often each program was compiled in this run.
+        history: a dict for each report: ``step``, ``epoch`` (from 1), ``seconds``, ``loss``, metrics, and
+        ``validation_…``. compilations: how often each program was compiled in this run.
     """
 
     def __init__(self, model: Layer, objective: Objective | None, state: TrainState):
