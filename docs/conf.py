@@ -10,13 +10,11 @@ release = metadata.version("jdl")
 version = release
 copyright = "the jdl authors, Apache-2.0"
 
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.napoleon", "sphinx.ext.mathjax"]
-templates_path = ["_templates"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax"]
 exclude_patterns = ["_build"]
 
 # Docstrings: a module shows what its `__all__` names, in that order; a layer shows its settings, and not again the
 # params, state and forward that Layer explains.
-autosummary_generate = True
 autodoc_default_options = {"members": True, "member-order": "bysource"}
 autodoc_inherit_docstrings = False
 autodoc_typehints_format = "short"

@@ -14,19 +14,21 @@ from pathlib import Path
 
 import pytest
 
+import jdl
+
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 # From the ground up: a part imports from the lines above its own, never from its own line or from below.
 FLOORS = (
     ("check",),
-    ("nn", "losses", "metrics", "schedules", "data"),
-    ("objectives", "zoo", "show"),
-    ("gradients", "pretrained"),
+    ("nn", "losses", "data", "programs", "progress"),
+    ("metrics", "zoo", "show"),
+    ("objectives",),
+    ("gradients",),
     ("steps",),
-    ("checkpoint", "callbacks"),
-    ("fit",),
-    ("sweep",),
+    ("runs",),
+    ("fitting",),
     ("jdl",),  # jdl/__init__.py, the table of contents
 )
 FLOOR = {part: floor for floor, parts in enumerate(FLOORS) for part in parts}
@@ -141,6 +143,17 @@ def test_import_jdl_loads_nothing_heavy():
     assert packages - {"jdl", "jax"} - LIGHT - sys.stdlib_module_names == set()
 
 
+def test_every_public_name_loads():
+    assert [name for name in jdl.__all__ if not hasattr(jdl, name)] == []
+
+
+def test_every_public_name_is_documented():
+    pages = "".join(page.read_text() for page in (ROOT / "docs" / "api").glob("*.md"))
+    documented = set(re.findall(r"^\.\. auto\w+:: (?:jdl\.)?(\S+)$", pages, re.MULTILINE))
+    assert set(jdl.__all__) - set(jdl.nn.__all__) - documented == set()
+    assert documented - set(jdl.__all__) == {"nn.functional", "nn.init"}
+
+
 def requirements(extra: str | None = None) -> set[str]:
     """The import names of the core dependencies, or of an extra."""
     lines = PROJECT["dependencies"] if extra is None else PROJECT["optional-dependencies"][extra]
@@ -164,6 +177,7 @@ def test_what_is_imported_is_declared():
 
 def test_metadata():
     assert PROJECT["name"] == "jdl"
+    assert PROJECT["version"] == jdl.__version__
     assert PROJECT["requires-python"] == ">=3.11"
     assert PROJECT["license"] == "Apache-2.0"
     assert "Apache License" in (ROOT / "LICENSE").read_text()
