@@ -1,7 +1,7 @@
 """Losses: plain functions ``loss(outputs, targets, mask=None, reduction="mean")``, settings as keywords.
 
 ``mask`` holds a weight for each example ``[B]`` or token ``[B, T]``, bool or float: 0 for padding, class or sample
-weights otherwise. Where it is 0 the loss is not looked at: it may be anything, NaN included. With losses l and mask m:
+weights otherwise. Where it is 0 a target is not looked at: it may be NaN, a label -100. With losses l and mask m:
 
 ============  ================================================================
 ``"mean"``    Σ m·l / Σ m; 0, with a gradient of 0, where Σ m is 0

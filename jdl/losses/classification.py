@@ -30,9 +30,9 @@ def cross_entropy(
 
 
 def _negative_log_likelihood(logits: Array, labels: Array, label_smoothing: float = 0.0) -> Array:
-    # The label is picked from the logits themselves: picking from log_softmax would write all of it out (on 2 CPU cores
-    # at [8, 128, 8192], with the gradient: 30 ms against 14). Both terms are relative to the peak, which keeps them exact
-    # far from 0.
+    # The label is picked from the logits themselves: picking from log_softmax would write all of it out (on 2 CPU
+    # cores at [8, 128, 8192], with the gradient: 30 ms against 14). Both terms are relative to the peak, which keeps
+    # them exact far from 0.
     peak = jax.lax.stop_gradient(jnp.max(logits, -1, keepdims=True))
     normalizer = jnp.log(jnp.sum(jnp.exp(logits - peak), -1))
     picked = (jnp.take_along_axis(logits, labels[..., None], -1, mode="fill") - peak)[..., 0]
@@ -68,7 +68,7 @@ def binary_cross_entropy(
     (1 - ε)·t + ε / 2.
     """
     inputs.check_setting("label_smoothing", label_smoothing, 0.0, 1.0)
-    logits, targets = _binary_targets(outputs, targets)
+    logits, targets = _binary_targets(outputs, targets, mask)
     losses = _logistic(logits, _smooth(targets, label_smoothing, 2))
     return reduce(per_example(losses, mask), mask, reduction)
 
@@ -81,7 +81,7 @@ def binary_cross_entropy_on_probabilities(
     They are clipped to [``epsilon``, 1 - ``epsilon``], beyond which no gradient flows; shapes as for
     ``binary_cross_entropy``, which on logits is the form to prefer.
     """
-    probabilities, targets = _binary_targets(outputs, targets)
+    probabilities, targets = _binary_targets(outputs, targets, mask)
     probabilities = jnp.clip(probabilities, epsilon, 1 - epsilon)
     losses = -(targets * jnp.log(probabilities) + (1 - targets) * jnp.log1p(-probabilities))
     return reduce(per_example(losses, mask), mask, reduction)
@@ -98,7 +98,7 @@ def kl_divergence(outputs: Array, targets: Array, mask: Array | None = None, red
         raise check.InputError(
             f"targets got {check.describe(targets)}, wanted probabilities {list(logits.shape)}; {fix}"
         )
-    inputs.check_range(targets, 0, 1, "give probabilities: jax.nn.softmax of a teacher's logits")
+    inputs.check_range(targets, mask, 0, 1, "give probabilities: jax.nn.softmax of a teacher's logits")
     log_targets = jnp.log(jnp.where(targets > 0, targets, 1))
     return reduce(jnp.sum(targets * (log_targets - jax.nn.log_softmax(logits)), -1), mask, reduction)
 
@@ -121,7 +121,7 @@ def focal(
     inputs.check_setting("gamma", gamma, 0.0)
     # Powers are taken as exp(γ · log): finite, with a finite gradient, also for γ < 1 at 1 - p = 0.
     if not inputs.is_labels(outputs, targets) or outputs.shape[-1] == 1:
-        logits, targets = _binary_targets(outputs, targets)
+        logits, targets = _binary_targets(outputs, targets, mask)
         ones = jnp.exp(gamma * jax.nn.log_sigmoid(-logits)) * jax.nn.softplus(-logits)
         zeros = jnp.exp(gamma * jax.nn.log_sigmoid(logits)) * jax.nn.softplus(logits)
         if alpha is not None:
@@ -150,7 +150,7 @@ def _smooth(targets: Array, label_smoothing: float, classes: int) -> Array:
     return (1 - label_smoothing) * targets + label_smoothing / classes
 
 
-def _binary_targets(outputs: Array, targets: Array) -> tuple[Array, Array]:
-    logits, targets = inputs.binary(outputs, targets)
-    inputs.check_range(targets, 0, 1, "targets are 0 or 1, or probabilities: use (targets + 1) / 2 for -1 and 1")
+def _binary_targets(outputs: Array, targets: Array, mask: Array | None) -> tuple[Array, Array]:
+    logits, targets = inputs.binary(outputs, targets, mask)
+    inputs.check_range(targets, mask, 0, 1, "targets are 0 or 1, or probabilities: use (targets + 1) / 2 for -1 and 1")
     return logits, targets

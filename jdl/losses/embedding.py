@@ -31,7 +31,7 @@ def contrastive(
     check.array(targets, "targets")
     check.rank(targets, 1, "[B]", "targets")
     check.same_batch(first, targets, ("outputs", "targets"), "one target for each pair")
-    inputs.check_range(targets, 0, 1, "1 for a pair of the same, 0 for a different one")
+    inputs.check_range(targets, mask, 0, 1, "1 for a pair of the same, 0 for a different one")
     same = jnp.asarray(targets).astype(first.dtype)
     distance = _distance(first, second)
     losses = same * jnp.square(distance) + (1 - same) * jnp.square(jax.nn.relu(margin - distance))
@@ -77,7 +77,7 @@ def info_nce(
     if mask is not None:
         check_mask(mask, own.shape)
         # A masked row keeps itself as its one candidate: its loss stays finite, and is then weighted with 0.
-        allowed = (jnp.asarray(mask) != 0)[None, :] | jnp.eye(own.shape[0], dtype=bool)
+        allowed = jnp.asarray(mask).astype(bool)[None, :] | jnp.eye(own.shape[0], dtype=bool)
         rows, columns = jnp.where(allowed, similarity, -jnp.inf), jnp.where(allowed, similarity.T, -jnp.inf)
     else:
         rows, columns = similarity, similarity.T

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
 from jdl import check
 from jdl.check import Array
+from jdl.losses.reduction import spread
 
 
 def predictions(outputs: Array, name: str = "outputs") -> Array:
@@ -20,20 +20,22 @@ def predictions(outputs: Array, name: str = "outputs") -> Array:
     return outputs.astype(jnp.float32) if jnp.finfo(outputs.dtype).bits < 32 else outputs
 
 
-def values(outputs: Array, targets: Array) -> tuple[Array, Array]:
-    """Predictions and targets of one shape, both floating."""
+def values(outputs: Array, targets: Array, mask: Array | None) -> tuple[Array, Array]:
+    """Predictions and targets of one shape, both floating; targets are 0 where the mask is."""
     outputs = predictions(outputs)
     check.array(targets, "targets")
+    if outputs.ndim and targets.ndim:
+        check.same_batch(outputs, targets, ("outputs", "targets"), "one target for each output")
     fix = "reshape one of them: they would broadcast to a larger array"
     if outputs.shape == (*targets.shape, 1):
         fix = "use targets[..., None], or outputs[..., 0]"
     elif targets.shape == (*outputs.shape, 1):
         fix = "use targets[..., 0]"
     check.same_shape(outputs, targets, ("outputs", "targets"), fix)
-    return outputs, jnp.asarray(targets).astype(outputs.dtype)
+    return outputs, _looked_at(jnp.asarray(targets).astype(outputs.dtype), mask)
 
 
-def binary(outputs: Array, targets: Array) -> tuple[Array, Array]:
+def binary(outputs: Array, targets: Array, mask: Array | None) -> tuple[Array, Array]:
     """As ``values``, but a trailing axis of one that only one of them has is dropped: ``[B, 1]`` meets ``[B]``."""
     check.array(outputs, "outputs")
     check.array(targets, "targets")
@@ -46,7 +48,7 @@ def binary(outputs: Array, targets: Array) -> tuple[Array, Array]:
             f"outputs got {check.describe(outputs)} and targets got {check.describe(targets)}, wanted equal shapes; "
             f"for one of {outputs.shape[-1]} classes use cross_entropy, for several labels at once give each its target"
         )
-    return values(outputs, targets)
+    return values(outputs, targets, mask)
 
 
 def is_labels(outputs: Array, targets: Array) -> bool:
@@ -56,8 +58,8 @@ def is_labels(outputs: Array, targets: Array) -> bool:
     return targets.ndim == outputs.ndim - 1
 
 
-def class_targets(outputs: Array, targets: Array, mask: Array | None = None) -> tuple[Array, Array, bool]:
-    """``outputs [..., C]`` with labels ``[...]`` (as ``uint32``, True) or class probabilities ``[..., C]`` (False)."""
+def class_targets(outputs: Array, targets: Array, mask: Array | None) -> tuple[Array, Array, bool]:
+    """``outputs [..., C]`` with labels ``[...]`` (``int32``, True) or class probabilities ``[..., C]`` (False)."""
     outputs = predictions(outputs)
     if outputs.ndim == 0 or outputs.shape[-1] < 2:
         fix = "for one logit an example use binary_cross_entropy"
@@ -67,10 +69,11 @@ def class_targets(outputs: Array, targets: Array, mask: Array | None = None) -> 
         check.same_batch(outputs, targets, ("outputs", "targets"), "one target for each output")
     if labels and targets.shape == outputs.shape[:-1]:
         check_labels(targets, outputs.shape[-1], mask)
-        # Unsigned: a negative label is out of range (NaN, no gradient) instead of counting from the last class.
-        return outputs, jnp.asarray(targets).astype(jnp.uint32), True
+        targets = jnp.asarray(targets).astype(jnp.int32)
+        # A negative label would count from the last class; out of range it gives NaN and no gradient.
+        return outputs, _looked_at(jnp.where(targets < 0, outputs.shape[-1], targets), mask), True
     if targets.shape == outputs.shape:
-        return outputs, jnp.asarray(targets).astype(outputs.dtype), False
+        return outputs, _looked_at(jnp.asarray(targets).astype(outputs.dtype), mask), False
     trailing_one = targets.shape == (*outputs.shape[:-1], 1)
     fix = "use targets[..., 0]" if trailing_one else "the last axis of outputs is the classes"
     wanted = f"labels {list(outputs.shape[:-1])} or one-hot {list(outputs.shape)}"
@@ -86,11 +89,9 @@ def check_labels(targets: Any, classes: int, mask: Any = None) -> None:
     outside ``jax.jit``), for a label out of range.
     """
     check.integer(targets, "targets", "labels are class numbers: use targets.astype(jnp.int32)")
-    labels, mask = _known(targets), None if mask is None else _known(mask)
+    labels = _known(targets, mask)
     if labels is None or labels.size == 0:
         return
-    if mask is not None and mask.shape == labels.shape[: mask.ndim]:
-        labels = labels[mask != 0]
     wrong = (labels < 0) | (labels >= classes)
     if wrong.any():
         low, high = labels.min(), labels.max()
@@ -101,16 +102,16 @@ def check_labels(targets: Any, classes: int, mask: Any = None) -> None:
         )
 
 
-def check_range(targets: Array, low: float, high: float, fix: str) -> None:
+def check_range(targets: Array, mask: Array | None, low: float, high: float, fix: str) -> None:
     """Known targets lie within ``[low, high]``."""
-    known = _known(targets)
-    if known is not None and known.size and not (known.min() >= low and known.max() <= high):
+    known = _known(targets, mask)
+    if known is not None and not ((known >= low) & (known <= high)).all():
         raise check.InputError(f"targets got values from {known.min()} to {known.max()}, wanted {low} to {high}; {fix}")
 
 
-def check_signs(targets: Array) -> None:
+def check_signs(targets: Array, mask: Array | None) -> None:
     """Known targets are -1 or 1."""
-    known = _known(targets)
+    known = _known(targets, mask)
     if known is not None and not (np.abs(known) == 1).all():
         raise check.InputError(
             f"targets got values from {known.min()} to {known.max()}, wanted -1 and 1; use 2 * targets - 1"
@@ -135,8 +136,16 @@ def is_zero(value: Any) -> bool:
     return isinstance(value, (int, float)) and value == 0
 
 
-def _known(x: Any) -> np.ndarray | None:
-    """The values of ``x``, or None while they are being traced or lie on other machines."""
-    if isinstance(x, Tracer) or not getattr(x, "is_fully_addressable", True):
+def _known(x: Any, mask: Any) -> np.ndarray | None:
+    """The values of ``x`` where ``mask`` is not 0, or None while they are being traced or lie on other machines."""
+    if any(isinstance(a, Tracer) or not getattr(a, "is_fully_addressable", True) for a in (x, mask)):
         return None
-    return np.asarray(x)
+    x = np.asarray(x)
+    if mask is not None and np.shape(mask) == x.shape[: np.ndim(mask)]:
+        x = x[np.asarray(mask) != 0]
+    return x
+
+
+def _looked_at(targets: Array, mask: Array | None) -> Array:
+    """0 in place of what the mask hides: 0 times the derivative of a NaN would be NaN."""
+    return targets if mask is None else jnp.where(spread(mask, targets.shape).astype(bool), targets, 0)

@@ -28,11 +28,9 @@ def reduce(losses: Array, mask: Array | None, reduction: str) -> Array:
 
 def per_example(losses: Array, mask: Array | None) -> Array:
     """The mean over feature axes: those behind the batch axis, or behind the mask's axes when it has more."""
-    leading = 1
     if mask is not None:
         check_mask(mask, losses.shape)
-        leading = max(1, mask.ndim)
-    features = tuple(range(leading, losses.ndim))
+    features = tuple(range(1 if mask is None else mask.ndim, losses.ndim))
     return jnp.mean(losses, features) if features else losses
 
 
@@ -40,9 +38,13 @@ def weights(mask: Array | None, losses: Array) -> Array:
     """``mask`` as numbers of the shape and dtype of ``losses``; ones where there is no mask."""
     if mask is None:
         return jnp.ones_like(losses)
-    check_mask(mask, losses.shape)
-    mask = jnp.asarray(mask).astype(losses.dtype)
-    return jnp.broadcast_to(mask.reshape(mask.shape + (1,) * (losses.ndim - mask.ndim)), losses.shape)
+    return spread(mask, losses.shape).astype(losses.dtype)
+
+
+def spread(mask: Array, shape: tuple[int, ...]) -> Array:
+    """``mask`` repeated over the axes of ``shape`` that it lacks."""
+    check_mask(mask, shape)
+    return jnp.broadcast_to(jnp.asarray(mask).reshape(mask.shape + (1,) * (len(shape) - mask.ndim)), shape)
 
 
 def check_mask(mask: Array, shape: tuple[int, ...]) -> None:

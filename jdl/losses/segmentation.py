@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jdl import check
 from jdl.check import Array
 from jdl.losses import inputs
-from jdl.losses.reduction import check_mask, reduce
+from jdl.losses.reduction import check_mask, reduce, weights
 
 
 def dice(
@@ -33,16 +33,14 @@ def dice(
     inputs.check_positive("smooth", smooth)
     probabilities, truth = _regions(outputs, targets, mask)
     batch, pixels = probabilities.shape[0], probabilities.shape[1:-1]
-    weight = jnp.ones((batch, *pixels, 1), probabilities.dtype)
+    weight = jnp.ones((batch, *pixels), probabilities.dtype)
     if mask is not None:
-        check_mask(mask, (batch, *pixels))
-        shape = mask.shape + (1,) * (weight.ndim - mask.ndim)
-        weight = jnp.broadcast_to(jnp.asarray(mask).astype(weight.dtype).reshape(shape), weight.shape)
-        if mask.ndim == 1 and not over_batch:
-            weight = jnp.ones_like(weight)
-        elif mask.ndim > 1:
-            mask = jnp.any(jnp.asarray(mask) != 0, tuple(range(1, mask.ndim)))
-    truth = jnp.where(weight != 0, truth, 0)
+        check_mask(mask, weight.shape)
+        if over_batch or mask.ndim > 1:
+            weight = weights(mask, weight)
+        if mask.ndim > 1:
+            mask = jnp.any(jnp.asarray(mask).astype(bool), tuple(range(1, mask.ndim)))
+    weight = weight[..., None]
     axes = tuple(range(0 if over_batch else 1, probabilities.ndim - 1))
     overlap = jnp.sum(weight * probabilities * truth, axes)
     total = jnp.sum(weight * (probabilities + truth), axes)
@@ -58,8 +56,8 @@ def _regions(outputs: Array, targets: Array, mask: Array | None) -> tuple[Array,
         truth = (jnp.arange(logits.shape[-1], dtype=labels.dtype) == labels[..., None]).astype(logits.dtype)
         truth = jnp.where((labels < logits.shape[-1])[..., None], truth, jnp.nan)
     else:
-        logits, truth = inputs.binary(outputs, targets)
-        inputs.check_range(truth, 0, 1, "1 inside the region, 0 outside")
+        logits, truth = inputs.binary(outputs, targets, mask)
+        inputs.check_range(truth, mask, 0, 1, "1 inside the region, 0 outside")
         probabilities, truth = jax.nn.sigmoid(logits)[..., None], truth[..., None]
     if probabilities.ndim < 3:
         raise check.InputError(

@@ -52,7 +52,7 @@ def ctc(
     else:
         label_padding = _padding(length, labels, "lengths of labels")
     wrong = ~label_padding & ((labels < 0) | (labels >= classes) | (labels == blank))
-    _check_known(wrong, labels, classes, blank)
+    _check_known(wrong if mask is None else wrong & jnp.asarray(mask).astype(bool)[:, None], labels, classes, blank)
 
     with jax.default_matmul_precision("highest"):  # optax picks log-probabilities out by a matmul
         losses = optax.ctc_loss(
