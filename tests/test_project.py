@@ -40,9 +40,6 @@ ALONE = {
     "jdl.zoo": ("jdl.zoo", "jdl.nn", "jdl.check"),
 }
 
-# What `import jdl` may load from outside beyond what `import jax` does: chex, and the two packages it loads.
-LIGHT = {"chex", "absl", "toolz"}
-
 IMPORT_NAMES = {"scikit-learn": "sklearn", "pillow": "PIL", "orbax-checkpoint": "orbax"}
 
 
@@ -134,13 +131,20 @@ def test_files_have_one_subject():
     assert {path: length for path, length in lengths.items() if length > 400} == {}
 
 
-def test_import_jdl_loads_nothing_heavy():
-    code = "import json, sys, jax; had = set(sys.modules); import jdl; print(json.dumps([*sys.modules.keys() - had]))"
+@pytest.mark.parametrize(
+    ("statement", "light"),
+    [
+        ("import jdl", set()),
+        ("from jdl import data, losses, metrics, nn", {"chex", "absl", "toolz"}),  # the last two are what chex loads
+    ],
+)
+def test_imports_load_nothing_heavy(statement: str, light: set[str]):
+    code = f"import json, sys, jax; had = set(sys.modules); {statement}; print(json.dumps([*sys.modules.keys() - had]))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     packages = first_names(json.loads(done.stdout))
     assert "jdl" in packages
-    assert packages - {"jdl", "jax"} - LIGHT - sys.stdlib_module_names == set()
+    assert packages - {"jdl", "jax"} - light - sys.stdlib_module_names == set()
 
 
 def test_every_public_name_loads():
