@@ -2,25 +2,97 @@
 
 from jdl.nn import functional, init
 from jdl.nn.containers import Chain, Ensemble, Parallel, Remat, Repeat, Residual
+from jdl.nn.conv import Conv, ConvTranspose
 from jdl.nn.core import Layer
+from jdl.nn.dense import Dense, Neuron, Perceptron
+from jdl.nn.embedding import Embedding
+from jdl.nn.functional import (
+    elu,
+    geglu,
+    gelu,
+    gelu_tanh,
+    glu,
+    hard_sigmoid,
+    hard_silu,
+    hard_tanh,
+    leaky_relu,
+    linear,
+    log_softmax,
+    mish,
+    reglu,
+    relu,
+    selu,
+    sigmoid,
+    silu,
+    softmax,
+    softplus,
+    step,
+    swiglu,
+    tanh,
+)
 from jdl.nn.net import Net
+from jdl.nn.norm import BatchNorm, GroupNorm, InstanceNorm, LayerNorm, RMSNorm
+from jdl.nn.pool import AveragePool, GlobalAveragePool, GlobalMaxPool, MaxPool
 from jdl.nn.settings import Function, Param, Variables
+from jdl.nn.shape import Flatten, Reshape, Upsample
 from jdl.nn.spec import Row, Spec
+from jdl.nn.stochastic import Dropout
 
 __all__ = [
+    "AveragePool",
+    "BatchNorm",
     "Chain",
+    "Conv",
+    "ConvTranspose",
+    "Dense",
+    "Dropout",
+    "Embedding",
     "Ensemble",
+    "Flatten",
     "Function",
+    "GlobalAveragePool",
+    "GlobalMaxPool",
+    "GroupNorm",
+    "InstanceNorm",
     "Layer",
+    "LayerNorm",
+    "MaxPool",
     "Net",
+    "Neuron",
     "Parallel",
     "Param",
+    "Perceptron",
+    "RMSNorm",
     "Remat",
     "Repeat",
+    "Reshape",
     "Residual",
     "Row",
     "Spec",
+    "Upsample",
     "Variables",
+    "elu",
     "functional",
+    "geglu",
+    "gelu",
+    "gelu_tanh",
+    "glu",
+    "hard_sigmoid",
+    "hard_silu",
+    "hard_tanh",
     "init",
+    "leaky_relu",
+    "linear",
+    "log_softmax",
+    "mish",
+    "reglu",
+    "relu",
+    "selu",
+    "sigmoid",
+    "silu",
+    "softmax",
+    "softplus",
+    "step",
+    "swiglu",
+    "tanh",
 ]
