@@ -4,7 +4,8 @@ from jdl.nn import functional, init
 from jdl.nn.containers import Chain, Ensemble, Parallel, Remat, Repeat, Residual
 from jdl.nn.conv import Conv, ConvTranspose
 from jdl.nn.core import Layer
-from jdl.nn.dense import Dense, Neuron, Perceptron
+from jdl.nn.dense import Dense
+from jdl.nn.dropout import Dropout
 from jdl.nn.embedding import Embedding
 from jdl.nn.functional import (
     elu,
@@ -32,11 +33,11 @@ from jdl.nn.functional import (
 )
 from jdl.nn.net import Net
 from jdl.nn.norm import BatchNorm, GroupNorm, InstanceNorm, LayerNorm, RMSNorm
+from jdl.nn.perceptron import Neuron, Perceptron
 from jdl.nn.pool import AveragePool, GlobalAveragePool, GlobalMaxPool, MaxPool
 from jdl.nn.settings import Function, Param, Variables
 from jdl.nn.shape import Flatten, Reshape, Upsample
 from jdl.nn.spec import Row, Spec
-from jdl.nn.stochastic import Dropout
 
 __all__ = [
     "AveragePool",
