@@ -76,6 +76,11 @@ def integer(x: Any, name: str = "input", fix: str = "") -> None:
     _require(chex.assert_type, x, int, message=_say(name, x, "an integer dtype", fix))
 
 
+def manual_axes(x: Any) -> frozenset[str]:
+    """Mesh axes of ``shard_map`` along which ``x`` differs from device to device."""
+    return jax.typeof(x).manual_axis_type.varying
+
+
 def rank(x: Any, ranks: int | Collection[int], layout: str, name: str = "input", fix: str = "") -> None:
     """``x`` has one of ``ranks`` axes; ``layout`` is how a person writes them, ``[B, H, W, C]``."""
     array(x, name)

@@ -223,9 +223,9 @@ def _one_weight(aux: Aux) -> Array:
 
 def _own_copy(params: Tree, batch: Batch, axis_name: str) -> Tree:
     """Parameters that shard_map replicates would have their gradients summed already: make them this device's own."""
-    sharded = any(axis_name in jax.typeof(leaf).vma for leaf in jax.tree.leaves(batch))
+    sharded = any(axis_name in check.manual_axes(leaf) for leaf in jax.tree.leaves(batch))
     if not sharded:
         return params
     return jax.tree.map(
-        lambda p: p if axis_name in jax.typeof(p).vma else jax.lax.pcast(p, (axis_name,), to="varying"), params
+        lambda p: p if axis_name in check.manual_axes(p) else jax.lax.pcast(p, (axis_name,), to="varying"), params
     )
