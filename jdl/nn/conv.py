@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import jax
 
 from jdl import check
@@ -39,12 +41,13 @@ class Conv(Layer):
     def __post_init__(self) -> None:
         inputs.counts(self, "features", "kernel_size", "stride", "dilation", "groups")
         if len(self._window) not in LAYOUTS:
-            raise check.InputError(f"Conv.kernel_size got {self.kernel_size}, wanted an int or 1 to 3 of them")
+            name = f"{type(self).__name__}.kernel_size"
+            raise check.InputError(f"{name} got {self.kernel_size}, wanted an int or 1 to 3 of them")
 
     @property
     def _window(self) -> tuple[int, ...]:
         size = self.kernel_size
-        return (size, size) if isinstance(size, int) else tuple(size)
+        return tuple(size) if isinstance(size, Sequence) else (size, size)
 
     def params(self, x: jax.Array) -> dict[str, Param]:
         spatial(x, len(self._window))
@@ -76,6 +79,7 @@ class ConvTranspose(Conv):
     output_padding: Sizes = 0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         inputs.counts(self, "output_padding", minimum=0)
 
     def forward(self, net: Net, x: jax.Array) -> jax.Array:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import jax
 
-from jdl.nn import init, inputs
 from jdl.nn import functional as F
+from jdl.nn import init, inputs
 from jdl.nn.core import Layer
 from jdl.nn.net import Net
 from jdl.nn.settings import Param

@@ -26,7 +26,8 @@ class _Norm(Layer):
 
     def _affine(self, net: Net) -> tuple[Any, Any]:
         """Scale and bias, None where there is none."""
-        return tuple(getattr(net, name) if getattr(self, name) else None for name in ("scale", "bias"))
+        scale, bias = (getattr(net, name) if getattr(self, name) else None for name in ("scale", "bias"))
+        return scale, bias
 
 
 class BatchNorm(_Norm):

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.extend.core import jaxprs_in_params
 
 from jdl.nn import functional as F
 
@@ -131,3 +132,37 @@ def test_jit_and_numpy_arrays():
     np.testing.assert_allclose(
         F.max_pool(F.conv(x, kernel), 2), jax.jit(lambda x, k: F.max_pool(F.conv(x, k), 2))(x, kernel)
     )
+
+
+WIDE = {"reduce_sum", "reduce_window_sum", "rsqrt", "exp", "log"}
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        F.layer_norm,
+        F.rms_norm,
+        F.instance_norm,
+        F.batch_statistics,
+        lambda x: F.group_norm(x, 2),
+        lambda x: F.batch_norm(x, jnp.zeros(4), jnp.ones(4)),
+        lambda x: F.average_pool(x, 3, 1),
+        lambda x: F.average_pool(x, 2),
+        F.global_average_pool,
+        F.softmax,
+        F.log_softmax,
+    ],
+)
+def test_statistics_and_sums_of_bfloat16_are_taken_in_float32(function):
+    """Read off the program: XLA for CPU computes in float32 whatever it is told, an accelerator does not."""
+
+    def equations(jaxpr):
+        for eqn in jaxpr.eqns:
+            yield eqn
+            for inner in jaxprs_in_params(eqn.params):
+                yield from equations(inner)
+
+    program = jax.make_jaxpr(function)(jnp.ones((2, 6, 6, 4), jnp.bfloat16))
+    wide = [eqn for eqn in equations(program.jaxpr) if eqn.primitive.name in WIDE]
+    assert wide
+    assert {str(variable.aval.dtype) for eqn in wide for variable in eqn.invars} == {"float32"}

@@ -10,10 +10,11 @@ from jdl import check
 from jdl.nn.functional.precision import wide
 
 
-def batch_statistics(x: jax.Array, axis_name: str | None = None) -> tuple[jax.Array, jax.Array]:
+def batch_statistics(x: jax.Array, axis_name: str | tuple[str, ...] | None = None) -> tuple[jax.Array, jax.Array]:
     """Mean and biased variance ``[C]`` of ``x [..., C]`` over every axis but the last, in float32 at least.
 
-    With ``axis_name``, over the devices (or the vmap) of that axis too. Raises InputError for a non-floating ``x``.
+    With ``axis_name``, over the devices (or the vmap) of that axis or those axes too. Raises InputError for an ``x``
+    that is not floating.
     """
     x = _wide(x)
     axes = tuple(range(x.ndim - 1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 
 import jax
 
@@ -19,12 +20,12 @@ Padding = str | int | Sequence[int | tuple[int, int]]
 
 def per_axis(value: Sizes, axes: int, name: str, minimum: int = 1) -> tuple[int, ...]:
     """``value`` as one int for each of ``axes`` spatial axes, none below ``minimum``."""
-    sizes = (value,) * axes if isinstance(value, int) else tuple(value)
+    sizes = tuple(value) if isinstance(value, Sequence) else (value,) * axes
     if len(sizes) != axes:
         raise check.InputError(f"{name} got {value}, wanted one int or {axes} of them, one for each spatial axis")
-    if any(not isinstance(size, int) or size < minimum for size in sizes):
+    if any(not isinstance(size, Integral) or size < minimum for size in sizes):
         raise check.InputError(f"{name} got {value}, wanted integers of at least {minimum}")
-    return sizes
+    return tuple(map(int, sizes))
 
 
 def spatial(x: jax.Array, axes: int) -> tuple[int, ...]:
@@ -57,9 +58,8 @@ def pads(
         raise check.InputError(
             f'padding got "{padding}", wanted "SAME", "VALID", an int or a pair for each spatial axis'
         )
-    if isinstance(padding, int):
-        padding = (padding,) * len(sizes)
-    pairs = tuple((pad, pad) if isinstance(pad, int) else tuple(pad) for pad in padding)
+    per_axis = padding if isinstance(padding, Sequence) else (padding,) * len(sizes)
+    pairs = tuple(tuple(pad) if isinstance(pad, Sequence) else (pad, pad) for pad in per_axis)
     if len(pairs) != len(sizes) or any(len(pair) != 2 or min(pair) < 0 for pair in pairs):
         wanted = f"a non-negative int, or {len(sizes)} ints or (before, after) pairs, one for each spatial axis"
         raise check.InputError(f"padding got {padding}, wanted {wanted}")
