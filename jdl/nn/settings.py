@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import inspect
+import operator
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple, dataclass_transform
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, dataclass_transform
 
 import jax
 import jax.numpy as jnp
@@ -41,6 +43,8 @@ class Param:
     dtype: Any = jnp.float32
 
     def __post_init__(self) -> None:
+        if not isinstance(self.shape, (tuple, list)):
+            raise InputError(f"Param got shape {self.shape!r}, wanted a tuple such as (3,)")
         object.__setattr__(self, "shape", tuple(int(size) for size in self.shape))
         object.__setattr__(self, "dtype", jnp.dtype(self.dtype))
         if not callable(self.init):
@@ -63,26 +67,42 @@ class Settings:
         for name in fields:
             if name in RESERVED:
                 raise InputError(f"field {name!r} of {cls.__name__} is a reserved name; rename it ({sorted(RESERVED)})")
-        own = cls.__dict__.get("__post_init__")
+        if (own := cls.__dict__.get("__post_init__")) is not None:
 
-        def __post_init__(self: Settings) -> None:
-            _settle(self)
-            if own is not None:
-                own(self)
+            def __post_init__(self: Settings, *arguments: Any) -> None:
+                _settle(self)
+                own(self, *arguments)
 
-        cls.__post_init__ = __post_init__  # pyright: ignore[reportAttributeAccessIssue]
+            cls.__post_init__ = __post_init__  # pyright: ignore[reportAttributeAccessIssue]
         inherits = not fields and cls.__init__ is not object.__init__  # no new field: the constructor stays as it is
         dataclasses.dataclass(frozen=True, repr=False, init=not inherits)(cls)
+
+    def __post_init__(self) -> None:
+        _settle(self)
 
     def __repr__(self) -> str:
         parts = []
         for field in dataclasses.fields(self):  # pyright: ignore[reportArgumentType]
-            value = getattr(self, field.name)
-            if field.default is dataclasses.MISSING:
+            value, default = getattr(self, field.name), field.default
+            if field.default_factory is not dataclasses.MISSING:
+                default = field.default_factory()
+            if default is dataclasses.MISSING and not field.kw_only:
                 parts.append(_show(value))
-            elif value != field.default:
+            elif value != _tuples(default):
                 parts.append(f"{field.name}={_show(value)}")
         return f"{type(self).__name__}({', '.join(parts)})"
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: _to_name(value) for name, value in self.__dict__.items()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update({name: _from_name(value) for name, value in state.items()})
 
     # what a layer author writes
 
@@ -128,6 +148,41 @@ def _tuples(value: Any) -> Any:
     return tuple(map(_tuples, value)) if isinstance(value, (list, tuple)) and not hasattr(value, "_fields") else value
 
 
+class _Global(NamedTuple):
+    """Where a function stands: what is pickled for it, as most of jax's own functions do not pickle by themselves."""
+
+    module: str
+    name: str
+
+
+def _to_name(value: Any) -> Any:
+    """``value`` with its functions, also those in tuples, replaced by the names that lead back to them."""
+    if type(value) is tuple:
+        return tuple(map(_to_name, value))
+    name = getattr(value, "__qualname__", None) or getattr(value, "__name__", None)
+    place = _Global(getattr(value, "__module__", None) or "", name or "")
+    try:
+        return place if callable(value) and _from_name(place) is value else value
+    except (ImportError, AttributeError, ValueError):
+        return value
+
+
+def _from_name(value: Any) -> Any:
+    if type(value) is tuple:
+        return tuple(map(_from_name, value))
+    if isinstance(value, _Global):
+        return operator.attrgetter(value.name)(importlib.import_module(value.module))
+    return value
+
+
+def check_name(name: Any, what: str) -> None:
+    """Refuse a name that the view takes for itself, or that is not one segment of a path."""
+    if not isinstance(name, str) or not name or "/" in name or name.startswith("_"):
+        raise InputError(f"{what} got the name {name!r}, wanted a plain one without '/' or a leading underscore")
+    if name in RESERVED:
+        raise InputError(f"{what} got the reserved name {name!r}; rename it (reserved are {sorted(RESERVED)})")
+
+
 def _show(value: Any) -> str:
     return getattr(value, "__name__", None) or repr(value)
 
@@ -143,6 +198,13 @@ def as_layer(value: Any) -> Settings:
     return Function(value)
 
 
+_UNTRACEABLE = (
+    jax.errors.TracerArrayConversionError,
+    jax.errors.TracerIntegerConversionError,
+    jax.errors.ConcretizationTypeError,
+)
+
+
 class Function(Settings):
     """A plain function of arrays as a layer. A lambda or partial is a new value each time."""
 
@@ -154,7 +216,7 @@ class Function(Settings):
     def forward(self, net: Net, *inputs: Any, **options: Any) -> Any:
         try:
             return self.function(*inputs, **options)
-        except (jax.errors.TracerArrayConversionError, jax.errors.ConcretizationTypeError) as error:
+        except _UNTRACEABLE as error:
             raise InputError(
                 f"{self!r} cannot be traced by jax ({type(error).__name__}): it calls NumPy or branches on values; "
                 "write it with jax.numpy, jnp.where and jax.lax"
