@@ -15,8 +15,8 @@ from jdl import check
 from jdl.check import InputError
 from jdl.nn.core import Layer
 from jdl.nn.net import Net
-from jdl.nn.settings import Settings, as_layer
-from jdl.nn.traversal import collect, run, stack_specs
+from jdl.nn.settings import Settings, as_layer, check_name
+from jdl.nn.traversal import stack_specs
 
 Array = jax.Array
 
@@ -32,6 +32,7 @@ def _named(layers: tuple[Any, ...], named: dict[str, Any], owner: str) -> tuple[
                 f"{owner} got the name {name!r} twice; positional layers are named 0, 1, …: rename the keyword"
             )
         seen.add(name)
+        check_name(name, owner)
         try:
             entries.append((name, as_layer(layer)))
         except InputError as error:
@@ -119,16 +120,25 @@ class Remat(_Around):
         if net._collecting:
             return net._inner(self.layer)(*inputs, **options)
 
-        def layer(params: Any, state: Any, key: Array | None, inputs: Any) -> Any:
-            return _run_below(self.layer, net, params, state, inputs, options, key)
-
-        remat = jax.checkpoint(layer, policy=self.policy)
-        output, updates = remat(net._params, net._state, net._key_for_layers_below(), inputs)
-        net._record_updates(updates)
+        run = net._function(self.layer, options)
+        remat = jax.checkpoint(lambda params, state, key: run(params, state, key, *inputs), policy=self.policy)
+        output, updates = remat(*net._variables(), net._scope.key)
+        net._record(updates)
         return output
 
 
-class Repeat(_Around):
+class _Copies(_Around):
+    """A layer and how often."""
+
+    n: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.n, int) or self.n < 1:
+            raise InputError(f"{type(self).__name__} got n={self.n!r}, wanted a whole number of copies, at least 1")
+
+
+class Repeat(_Copies):
     """``n`` copies of a layer in sequence, each with its own parameters, by scan: compile time does not grow with
     ``n``.
 
@@ -136,62 +146,49 @@ class Repeat(_Around):
     axis ``[n, …]``; each copy draws its own keys.
     """
 
-    n: int
-
     def traverse(self, net: Net, x: Array, *others: Any, **options: Any) -> Any:
         if net._collecting:
-            below = collect(self.layer, (x, *others), options, path=net._path, trains=(net.train,))
-            if check.describe(below.output) != check.describe(x):
-                raise InputError(
-                    f"got {check.describe(x)} and returns {check.describe(below.output)}, wanted the same shape"
-                )
-            net._adopt(stack_specs(below.specs, self.n))
-            return x
+            specs, output = net._collect_inner(self.layer, (x, *others), options)
+            _check_kept(x, output)
+            net._adopt(stack_specs(specs, self.n))
+            return output
         check_stack(net, self.n)
-        key = net._key_for_layers_below()
+        run, key = net._function(self.layer, options), net._key_of_copies()
 
         def one(x: Array, copy: Any) -> tuple[Array, Any]:
             params, state, index = copy
             own = None if key is None else jax.random.fold_in(key, index)
-            return _run_below(self.layer, net, params, state, (x, *others), options, own)
+            output, updates = run(params, state, own, x, *others)
+            _check_kept(x, output)
+            return output, updates
 
-        output, updates = jax.lax.scan(one, x, (net._params, net._state, jnp.arange(self.n)))
-        net._record_updates(updates)
+        output, updates = jax.lax.scan(one, x, (*net._variables(), jnp.arange(self.n)))
+        net._record(updates)
         return output
 
 
-class Ensemble(_Around):
+class Ensemble(_Copies):
     """``n`` copies of a layer on the same input, each with its own parameters, by vmap: ``[n, B, …]``."""
-
-    n: int
 
     def traverse(self, net: Net, *inputs: Any, **options: Any) -> Any:
         if net._collecting:
-            below = collect(self.layer, inputs, options, path=net._path, trains=(net.train,))
-            net._adopt(stack_specs(below.specs, self.n))
-            return jax.tree.map(lambda y: jnp.zeros((self.n, *y.shape), y.dtype), below.output)
+            specs, output = net._collect_inner(self.layer, inputs, options)
+            net._adopt(stack_specs(specs, self.n))
+            return jax.tree.map(lambda y: jnp.broadcast_to(y, (self.n, *y.shape)), output)
         check_stack(net, self.n)
-        key = net._key_for_layers_below()
+        run, key = net._function(self.layer, options), net._key_of_copies()
         keys = None if key is None else jax.random.split(key, self.n)
-
-        def one(params: Any, state: Any, key: Array | None, _: Array) -> Any:
-            return _run_below(self.layer, net, params, state, inputs, options, key)
-
-        output, updates = jax.vmap(one)(net._params, net._state, keys, jnp.arange(self.n))
-        net._record_updates(updates)
+        copies = jax.vmap(lambda params, state, key: run(params, state, key, *inputs), axis_size=self.n)
+        output, updates = copies(*net._variables(), keys)
+        net._record(updates)
         return output
 
 
-def _run_below(
-    layer: Settings,
-    net: Net,
-    params: Any,
-    state: Any,
-    inputs: tuple[Any, ...],
-    options: dict[str, Any],
-    key: Array | None,
-) -> Any:
-    return run(layer, params, state, inputs, options, key=key, train=net.train, path=net._path, rows=net._scope.rows)
+def _check_kept(x: Any, output: Any) -> None:
+    if jax.tree.map(check.describe, x) != jax.tree.map(check.describe, output):
+        raise InputError(
+            f"got {check.describe(x)} and returns {check.describe(output)}, wanted the same shape and dtype"
+        )
 
 
 def check_stack(net: Net, n: int) -> None:

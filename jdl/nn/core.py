@@ -16,7 +16,7 @@ import numpy as np
 
 from jdl import check
 from jdl.check import InputError
-from jdl.nn.net import Path, path_hash
+from jdl.nn.net import merge, path_hash
 from jdl.nn.settings import Param, Settings, Tree, Variables
 from jdl.nn.traversal import collect, map_specs, run
 
@@ -60,7 +60,7 @@ class Layer(Settings):
             _check_key(key)
         inputs, options = jax.tree.map(_to_jax, (inputs, options))
         output, updates = run(self, params, state, inputs, options, key=key, train=train)
-        return output, _merge(state, updates)
+        return output, merge(state, updates)
 
     def __call__(self, variables: Variables, /, *inputs: Any, **options: Any) -> Any:
         """The output in evaluation mode: ``model(variables, inputs)``."""
@@ -88,18 +88,6 @@ def _make_array(key: Array, path: str, spec: Param) -> Array:
     if value.shape != spec.shape or value.dtype != spec.dtype:
         raise InputError(f"{spec.init!r} made {check.describe(value)}, wanted {check.describe(spec)}", path)
     return value
-
-
-def _merge(state: Tree, updates: dict[Path, Tree]) -> Tree:
-    for path, values in updates.items():
-        state = _replace(state, path, values)
-    return state
-
-
-def _replace(tree: Tree, path: Path, values: Tree) -> Tree:
-    if not path:
-        return tree | values
-    return tree | {path[0]: _replace(tree.get(path[0], {}), path[1:], values)}
 
 
 def _to_jax(x: Any) -> Any:

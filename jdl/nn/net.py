@@ -18,7 +18,7 @@ from jax.extend.core import get_opaque_trace_state
 
 from jdl import check
 from jdl.check import InputError
-from jdl.nn.settings import RESERVED, Param, Settings, Tree, Variables, as_layer
+from jdl.nn.settings import Param, Settings, Tree, Variables, as_layer, check_name
 
 Array = jax.Array
 Path = tuple[str, ...]
@@ -26,7 +26,10 @@ Path = tuple[str, ...]
 
 @dataclasses.dataclass
 class Scope:
-    """What the layers of one traversal share. ``specs`` is there while collecting, ``rows`` while measuring."""
+    """What the layers of one traversal share. ``specs`` is there while collecting, ``rows`` while measuring.
+
+    State is updated and keys are drawn in one jax trace each; None stands for nowhere.
+    """
 
     train: bool
     key: Array | None
@@ -48,7 +51,8 @@ class Scope:
 
     def end_row(self, row: int, path: str, layer: Settings, inputs: Any, output: Any) -> None:
         assert self.rows is not None
-        self.rows[row] = (path, layer, *jax.tree.map(jax.typeof, (inputs, output)))
+        abstract = jax.tree.map(lambda x: jax.typeof(x) if check.is_array(x) else x, (inputs, output))
+        self.rows[row] = (path, layer, *abstract)
 
 
 _INSIDE = (
@@ -83,8 +87,7 @@ class Net:
 
     def child(self, name: str, layer: Any) -> Net:
         """The sub-layer ``name``. Using one name twice shares its parameters."""
-        if not isinstance(name, str) or not name or "/" in name or name in RESERVED:
-            raise InputError(f"sub-layer name {name!r} is empty, reserved or not a plain name; choose another")
+        check_name(name, "a sub-layer")
         if name in self._declared:
             raise InputError(f"{name!r} is both a parameter and a sub-layer; rename one")
         return self._child((name,), layer)
@@ -92,10 +95,10 @@ class Net:
     def key(self) -> Array:
         """Draw a key, folded from the run's key, this path, and how often the path has drawn before."""
         scope = self._scope
-        if scope.specs is None and scope.key is None:
-            raise self._error("draws random numbers and got key=None; pass key=jax.random.key(0) to apply")
         if get_opaque_trace_state() != scope.key_trace:
             raise self._error(f"draws a key {_INSIDE}, or call it with its own key: net.name(x, key=k)")
+        if scope.specs is None and scope.key is None:
+            raise self._error("draws random numbers and got key=None; pass key=jax.random.key(0) to apply")
         scope.draws[self._path] += 1
         key = jax.random.key(0) if scope.key is None else scope.key
         return _fold(key, f"{'/'.join(self._path)}:{scope.draws[self._path]}")
@@ -129,6 +132,7 @@ class Net:
             raise
         if row is not None:
             self._scope.end_row(row, "/".join(self._path), self._layer, inputs, output)
+        self._declared, self._kept = net._declared, net._kept
         return output
 
     def __getattr__(self, name: str) -> Any:
@@ -141,7 +145,7 @@ class Net:
         value = self._layer.__dict__.get(name)
         if isinstance(value, Settings) or (callable(value) and name in self._layer.__dict__):
             return self.child(name, value)
-        if isinstance(value, tuple) and value and all(isinstance(item, Settings) for item in value):
+        if isinstance(value, tuple) and value and all(isinstance(item, Settings) or callable(item) for item in value):
             return tuple(self._child((name, str(index)), item) for index, item in enumerate(value))
         method = getattr(type(self._layer), name, None)
         if callable(method) and not name.startswith("_"):
@@ -170,52 +174,76 @@ class Net:
     def _fresh(self, scope: Scope) -> Net:
         return Net(self._layer, self._path, scope, self._params, self._state)
 
+    # a layer that stands in this one's place, at the same path
+
     def _inner(self, layer: Settings) -> Net:
-        """A net for a layer that stands in this one's place, at the same path."""
         return Net(layer, self._path, self._scope, self._params, self._state)
+
+    def _collect_inner(self, layer: Settings, inputs: Any, options: Any) -> tuple[Variables, Any]:
+        """The specifications of ``layer``, from the root and apart from those of this pass, and its output."""
+        specs = Variables({}, {})
+        apart = dataclasses.replace(self._scope, specs=specs)
+        return specs, Net(layer, self._path, apart, {}, {})(*inputs, **options)
+
+    def _adopt(self, specs: Variables) -> None:
+        """Collect these specifications, which start at the root."""
+        assert self._scope.specs is not None
+        for source, tree in zip(specs, self._scope.specs, strict=True):
+            _enter(source, tree)
+
+    def _function(self, layer: Settings, options: Any) -> Callable[..., tuple[Any, dict[Path, Tree]]]:
+        """``(params, state, key, *inputs) -> (output, updates)``, to be put inside a jax transform.
+
+        It may draw and update where this net may: that is seen here, before the transform starts.
+        """
+        scope, here = self._scope, get_opaque_trace_state()
+        may_draw, may_update, draws = here == scope.key_trace, here == scope.state_trace, scope.draws.copy()
+
+        def run(params: Tree, state: Tree, key: Array | None, *inputs: Any) -> tuple[Any, dict[Path, Tree]]:
+            inside = Scope(scope.train, key, rows=scope.rows, draws=draws.copy())
+            if not may_draw:
+                inside.key_trace = None
+            if not may_update:
+                inside.state_trace = None
+            output = Net(layer, self._path, inside, params, state)(*inputs, **options)
+            scope.draws |= inside.draws  # the larger counts, as jax may trace this more than once
+            return output, inside.updates
+
+        return run
+
+    def _variables(self) -> Variables:
+        """The arrays at and below this path, with what this pass has updated."""
+        depth = len(self._path)
+        updates = {path[depth:]: new for path, new in self._scope.updates.items() if path[:depth] == self._path}
+        return Variables(self._params, merge(self._state, updates))
+
+    def _record(self, updates: dict[Path, Tree]) -> None:
+        """Take over what a :meth:`_function` has updated."""
+        for path, values in updates.items():
+            self._scope.updates.setdefault(path, {}).update(values)
+
+    def _key_of_copies(self) -> Array | None:
+        """A key for copies of a layer to fold or split, where there is one."""
+        return None if self._scope.key is None else _fold(self._scope.key, "/".join(self._path))
 
     def _declare(self, inputs: tuple[Any, ...], options: dict[str, Any]) -> None:
         """Collect this layer's declarations, or hold the arrays at hand against them."""
         params = _declarations(self._layer.params, inputs, options)
         state = _declarations(self._layer.state, inputs, options)
         for name in [*params, *state]:
-            if name in RESERVED or "/" in name:
-                raise InputError(f"declares {name!r}, a reserved name; rename it ({sorted(RESERVED)})")
+            check_name(name, "a parameter")
         if both := params.keys() & state.keys():
             raise InputError(f"declares {sorted(both)} both as parameters and as state; rename one")
         self._declared, self._kept = params | state, state
         if (specs := self._scope.specs) is not None:
-            for declared, tree in ((params, specs.params), (state, specs.state)):
-                self._record(declared, tree)
+            for declared, tree in zip((params, state), specs, strict=True):
+                if declared:
+                    _enter(functools.reduce(lambda below, part: {part: below}, reversed(self._path), declared), tree)
             return
         for name, spec in self._declared.items():
             value = self._find(name)
             if value.shape != spec.shape:
                 raise InputError(self._mismatch(name, value, spec, inputs))
-
-    def _record(self, declared: dict[str, Param], tree: Tree) -> None:
-        if not declared:
-            return
-        for part in self._path:
-            tree = tree.setdefault(part, {})
-        for name, spec in declared.items():
-            known = tree.setdefault(name, spec)
-            if not isinstance(known, Param):
-                raise InputError(f"{name!r} is both a parameter and a sub-layer; rename one")
-            if known != spec:
-                raise InputError(
-                    f"is shared, and {name!r} was declared {check.describe(known)}, now {check.describe(spec)}; "
-                    "give them different names or equal widths"
-                )
-
-    def _adopt(self, specs: Variables) -> None:
-        """Collect a whole sub-tree of specifications here."""
-        assert self._scope.specs is not None
-        for source, tree in zip(specs, self._scope.specs, strict=True):
-            if source:
-                for part in self._path:
-                    tree = tree.setdefault(part, {})
-                tree.update(source)
 
     def _find(self, name: str) -> Array:
         trained = None if name in self._kept else self._params.get(name)
@@ -229,7 +257,7 @@ class Net:
             raise InputError(
                 f"wanted the array {name!r} and found sub-layers {sorted(value)}; another model's variables?"
             )
-        return value
+        return jnp.asarray(value) if isinstance(value, np.ndarray) else value
 
     def _read(self, name: str) -> Array:
         spec = self._declared[name]
@@ -237,20 +265,6 @@ class Net:
             return jnp.zeros(spec.shape, spec.dtype)
         updated = self._scope.updates.get(self._path, {})
         return updated[name] if name in updated else self._find(name)
-
-    def _key_for_layers_below(self) -> Array | None:
-        """A key for a run of its own, where this run has one; only a layer that draws from it asks for more."""
-        scope = self._scope
-        if scope.key is None or get_opaque_trace_state() != scope.key_trace:
-            return None
-        return self.key()
-
-    def _record_updates(self, updates: dict[Path, Tree]) -> None:
-        """Take over the state that layers below changed in a run of their own."""
-        if updates and get_opaque_trace_state() != self._scope.state_trace:
-            raise self._error(f"updates its state {_INSIDE}")
-        for path, values in updates.items():
-            self._scope.updates.setdefault(path, {}).update(values)
 
     def _error(self, message: str) -> InputError:
         return InputError(message, _where(self._path, self._layer))
@@ -300,6 +314,34 @@ def _signature(function: Callable[..., Any]) -> tuple[int | None, tuple[str, ...
     every = any(p.kind is kinds.VAR_POSITIONAL for p in parameters)
     names = None if any(p.kind is kinds.VAR_KEYWORD for p in parameters) else tuple(p.name for p in parameters)
     return (None if every else len(positional)), names
+
+
+def _enter(specs: Tree, tree: Tree) -> None:
+    """Add specifications to those collected so far; what is declared again must have the same shape and dtype."""
+    for name, spec in specs.items():
+        known = tree.setdefault(name, {} if isinstance(spec, dict) else spec)
+        if isinstance(known, dict) is not isinstance(spec, dict):
+            raise InputError(f"{name!r} is both a parameter and a sub-layer; rename one")
+        if isinstance(spec, dict):
+            _enter(spec, known)
+        elif (known.shape, known.dtype) != (spec.shape, spec.dtype):
+            raise InputError(
+                f"is shared, and {name!r} was declared {check.describe(known)}, now {check.describe(spec)}; "
+                "give them different names or equal widths"
+            )
+
+
+def merge(state: Tree, updates: dict[Path, Tree]) -> Tree:
+    """``state`` with new values by path."""
+    for path, values in updates.items():
+        state = _replace(state, path, values)
+    return state
+
+
+def _replace(tree: Tree, path: Path, values: Tree) -> Tree:
+    if not path:
+        return tree | values
+    return tree | {path[0]: _replace(tree.get(path[0], {}), path[1:], values)}
 
 
 def _subtree(tree: Tree, name: str) -> Tree:

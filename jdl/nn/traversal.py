@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -23,18 +23,8 @@ class Collected(NamedTuple):
     output: Any
 
 
-def collect(
-    layer: Settings,
-    inputs: tuple[Any, ...],
-    options: dict[str, Any],
-    *,
-    path: Path = (),
-    trains: Iterable[bool] = (False, True),
-) -> Collected:
-    """The specifications of everything ``layer`` holds, and its abstract output, by tracing alone.
-
-    The specifications are rooted at ``path``, which is where errors say they happened.
-    """
+def collect(layer: Settings, inputs: tuple[Any, ...], options: dict[str, Any]) -> Collected:
+    """The specifications of everything ``layer`` holds, by tracing alone: once for evaluation, once for training."""
     leaves, treedef = jax.tree.flatten((inputs, options))
     dynamic = [index for index, leaf in enumerate(leaves) if check.is_array(leaf)]
     specs, output = Variables({}, {}), None
@@ -42,14 +32,11 @@ def collect(
     def trace(arrays: list[Any], train: bool) -> Any:
         inputs, options = refill(leaves, treedef, dynamic, arrays)
         scope = Scope(train=train, key=None, specs=specs)
-        return Net(layer, path, scope, {}, {})(*inputs, **options)
+        return Net(layer, (), scope, {}, {})(*inputs, **options)
 
-    for train in trains:
+    for train in (False, True):
         output = jax.eval_shape(functools.partial(trace, train=train), [leaves[index] for index in dynamic])
-    params, state = specs
-    for part in path:
-        params, state = params.get(part, {}), state.get(part, {})
-    return Collected(Variables(params, state), output)
+    return Collected(specs, output)
 
 
 def refill(
@@ -71,12 +58,11 @@ def run(
     *,
     key: Array | None,
     train: bool,
-    path: Path = (),
     rows: list[Any] | None = None,
 ) -> tuple[Any, dict[Path, Tree]]:
     """One pass on arrays: ``(output, updated state by path)``."""
     scope = Scope(train=train, key=key, rows=rows)
-    return Net(layer, path, scope, params, state)(*inputs, **options), scope.updates
+    return Net(layer, (), scope, params, state)(*inputs, **options), scope.updates
 
 
 def stack_specs(specs: Variables, n: int) -> Variables:
