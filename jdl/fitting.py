@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 import time
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -18,11 +18,11 @@ from jdl.data import Dataset, Splits, epoch_end_step, indices_between, load, ste
 from jdl.gradients import Gradient
 from jdl.nn.core import Layer
 from jdl.nn.settings import Variables
-from jdl.objectives import Objective, Supervised, model_inputs, supervised
-from jdl.programs import CompilationWarning, Program, cached_program
+from jdl.objectives import Batch, Objective, Supervised, model_inputs, supervised
+from jdl.programs import Compilations, Program, cached_program
 from jdl.progress import Progress
 from jdl.runs import EVALUATION_BATCH, Run, evaluate_batches, format_row, merge_reports, padded_batches, read_metrics
-from jdl.steps import Step, TrainState, init_state, make_step
+from jdl.steps import Step, TrainState, eval_params, init_state, make_step
 
 Array = jax.Array
 Callback = Callable[[Run], None]
@@ -74,13 +74,15 @@ def fit(
     train, held_out = _data(data, validation)
     plan = _Plan(len(train), batch_size, steps_per_call, epochs, steps, validate_every)
     objective = _objective(model, loss, metrics)
+    if held_out is not None and objective is None:
+        raise InputError("fit got validation data and a gradient of no objective; evaluate in a callback instead")
     step = make_step(loss if isinstance(loss, Gradient) else objective, optimizer)  # pyright: ignore[reportArgumentType]
     first = train.gather(indices_between(len(train), batch_size, seed, 0, 1)[0])
-    state = init_state(model, optimizer, first, seed, variables=variables)
+    run = Run(model, objective, init_state(model, optimizer, first, seed, variables=variables))
     if isinstance(objective, Supervised):
-        check_targets(objective, state, train)
-    run = Run(model, objective, state)
-    _train(run, step, train, held_out, plan, seed, tuple(callbacks), progress)
+        check_targets(objective, run.state, train)
+    batches = None if held_out is None else jax.device_put(padded_batches(held_out, EVALUATION_BATCH))
+    _train(run, step, train, batches, plan, seed, tuple(callbacks), progress)
     return run
 
 
@@ -88,49 +90,50 @@ def _train(
     run: Run,
     step: Step,
     train: Dataset,
-    held_out: Dataset | None,
+    batches: list[Batch] | None,
     plan: _Plan,
     seed: int,
     callbacks: tuple[Callback, ...],
     progress: bool | None,
 ) -> None:
-    programs = {1: train_program(step), plan.steps_per_call: train_program(step, plan.steps_per_call > 1)}
-    watch = _Compilations(run, [*programs.values()])
+    """The loop: calls up to a report, then the report, until the last one or ``run.stop``."""
+    call = Compilations(run.compilations)
+    single, several = train_program(step), train_program(step, True)
     arrays = jax.tree.map(jnp.asarray, dict(train.arrays))
-    batches = None
-    objective = run.objective
-    if held_out is not None:
-        if objective is None:
-            raise InputError("fit got validation data and a gradient of no objective; evaluate in a callback instead")
-        batches = jax.device_put(padded_batches(held_out, EVALUATION_BATCH))
-    state, zeros = run.state, _zeros(step, run.state, train, plan.batch_size)
-    totals, begin, done, run.training = jax.device_put(zeros), time.perf_counter(), 0, True
+    zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), _report_shapes(step, run.state, train, plan))
+    state, done, begin, run.training = run.state, 0, time.perf_counter(), True
     with Progress("training", plan.steps, progress) as bar:
         for report in plan.reports:
+            totals = jax.device_put(zeros)
             for start, stop in plan.calls(done, report):
                 rows = indices_between(len(train), plan.batch_size, seed, start, stop)
-                program = programs[stop - start]
-                state, totals = program(state, totals, arrays, rows if stop - start > 1 else rows[0])
-                watch.check(program)
-                bar(stop, lambda: format_row(read_metrics(jax.device_get(totals))))  # noqa: B023
+                if stop - start == 1:
+                    state, totals = call(single, state, totals, arrays, rows[0])
+                else:
+                    state, totals = call(several, state, totals, arrays, rows)
+                bar(stop, functools.partial(_line, totals))
             run.state, done = state, report
-            row = {
-                "step": report,
-                "epoch": -(-report * plan.batch_size // len(train)),
-                "seconds": time.perf_counter() - begin,
-            }
-            row |= read_metrics(jax.device_get(totals))
-            if batches is not None and objective is not None:
-                scores = evaluate_batches(objective, run.variables, batches)
+            row: dict[str, Any] = {"step": report, "epoch": -(-report * plan.batch_size // len(train))}
+            row |= {"seconds": time.perf_counter() - begin} | read_metrics(jax.device_get(totals))
+            if batches is not None and run.objective is not None:
+                variables = Variables(eval_params(state), state.state)
+                scores = evaluate_batches(run.objective, variables, batches, call)
                 row |= {f"validation_{name}": value for name, value in scores.items()}
             run.history.append(row)
-            bar(report, lambda: format_row(row))  # noqa: B023
+            bar(report, functools.partial(format_row, row))
             for callback in callbacks:
                 callback(run)
             if run.stopped is not None:
                 break
-            totals = jax.device_put(zeros)
     run.training = False
+
+
+def _line(totals: Any) -> str:
+    return format_row(read_metrics(jax.device_get(totals)))
+
+
+def _report_shapes(step: Step, state: TrainState, train: Dataset, plan: _Plan) -> Any:
+    return jax.eval_shape(step, state, train.gather(np.zeros(plan.batch_size, np.int32)))[1]
 
 
 @cached_program
@@ -183,26 +186,6 @@ class _Plan:
             start += size
 
 
-class _Compilations:
-    """Counts the compilations of a run's programs and reports one too many."""
-
-    def __init__(self, run: Run, programs: Iterable[Program]):
-        self.run = run
-        self.before: dict[int, int] = {}
-        for program in programs:
-            self.add(program)
-
-    def add(self, program: Program) -> None:
-        self.before.setdefault(id(program), len(program.traces))
-
-    def check(self, program: Program) -> None:
-        count = len(program.traces) - self.before[id(program)]
-        if count > self.run.compilations.get(program.name, 0):
-            self.run.compilations[program.name] = count
-            if count > 1:
-                warnings.warn(program.what_changed(), CompilationWarning, stacklevel=4)
-
-
 def _data(data: Any, validation: Any) -> tuple[Dataset, Dataset | None]:
     if isinstance(data, str):
         data = load(data)
@@ -224,13 +207,6 @@ def _objective(model: Layer, loss: Any, metrics: Sequence[Any]) -> Objective | N
             )
         return found
     return supervised(model, loss, tuple(metrics))
-
-
-def _zeros(step: Step, state: TrainState, train: Dataset, batch_size: int) -> Any:
-    """What the metrics of no step add up to."""
-    batch = train.gather(np.zeros(batch_size, np.int32))
-    report = jax.eval_shape(step, state, batch)[1]
-    return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), report)
 
 
 def check_targets(objective: Supervised, state: TrainState, data: Dataset, limit: int = 2**24) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Callable, Hashable
 from typing import Any
 
@@ -48,6 +49,23 @@ class Program:
         return f"{self.name} was compiled again: " + (
             "; ".join(lines) or "the same arguments, another jax setting or device"
         )
+
+
+class Compilations:
+    """Calls programs, and counts by name in ``counts`` what that compiles; more than once is a warning."""
+
+    def __init__(self, counts: dict[str, int]):
+        self.counts = counts
+
+    def __call__(self, program: Program, *arguments: Any) -> Any:
+        """``program(*arguments)``."""
+        before = len(program.traces)
+        result = program(*arguments)
+        if len(program.traces) > before:
+            self.counts[program.name] = self.counts.get(program.name, 0) + 1
+            if self.counts[program.name] > 1:
+                warnings.warn(program.what_changed(), CompilationWarning, stacklevel=2)
+        return result
 
 
 def cached_program(build: Callable[..., Program]) -> Callable[..., Program]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import operator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -103,10 +104,12 @@ def padded_batches(data: Dataset, batch_size: int) -> list[Batch]:
     return batches
 
 
-def evaluate_batches(objective: Objective, variables: Variables, batches: list[Batch]) -> dict[str, Any]:
-    """The merged report over batches that carry their masks."""
+def evaluate_batches(
+    objective: Objective, variables: Variables, batches: list[Batch], call: Callable[..., Any] = Program.__call__
+) -> dict[str, Any]:
+    """The merged report over batches that carry their masks; ``call(program, ...)`` may count compilations."""
     program = evaluation_program(objective)
-    reports = jax.device_get([program(variables, batch) for batch in batches])
+    reports = jax.device_get([call(program, variables, batch) for batch in batches])
     return read_metrics(functools.reduce(merge_reports, reports))
 
 
