@@ -69,7 +69,18 @@ class Net:
     methods.
     """
 
-    __slots__ = ("_children", "_declared", "_kept", "_label", "_layer", "_params", "_path", "_scope", "_state")
+    __slots__ = (
+        "__weakref__",  # jax.checkpoint(net.block) and jax.jit hold their function weakly
+        "_children",
+        "_declared",
+        "_kept",
+        "_label",
+        "_layer",
+        "_params",
+        "_path",
+        "_scope",
+        "_state",
+    )
 
     def __init__(self, layer: Settings, path: Path, scope: Scope, params: Tree, state: Tree, label: str = ""):
         self._layer, self._path, self._scope, self._params, self._state = layer, path, scope, params, state
