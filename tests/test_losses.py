@@ -222,6 +222,12 @@ def test_ctc_of_labels_that_cannot_fit() -> None:
     assert jnp.isnan(run(logits, labels.at[0, 0].set(4), jnp.ones(2))[0])
 
 
+def test_ctc_of_very_unlikely_labels() -> None:
+    """Eight labels in eight frames sure of blank by 2e4: no shortcut through what stands for log 0 is cheaper."""
+    logits = jnp.full((1, 8, 3), -1e4).at[:, :, 0].set(1e4)
+    np.testing.assert_allclose(losses.ctc(logits, jnp.array([[1, 2] * 4])), 8 * 2e4, rtol=1e-6)
+
+
 def test_settings_may_be_traced() -> None:
     def run(smoothing: jax.Array) -> jax.Array:
         return losses.cross_entropy(X, LABELS, label_smoothing=smoothing)  # pyright: ignore[reportArgumentType]
@@ -331,6 +337,7 @@ BAD: dict[str, tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any], str]] 
     "mask, wrong batch": (losses.mse, (X, X, jnp.ones(3)), {}, r"mask got float32\[3\], wanted \[4\] or \[4, 4\]"),
     "mask column": (losses.cross_entropy, (X, LABELS, jnp.ones((4, 1))), {}, r"float32\[4, 1\], wanted \[4\]"),
     "mask, column of tokens": (losses.mse, (X, X, jnp.ones((4, 1))), {}, r"use mask\[..., 0\]"),
+    "mask, frames": (losses.ctc, (X[:, None], LABELS[:, None] * 0, X), {}, r"mask got float32\[4, 4\], wanted \[4\]"),
     "mask, list": (losses.mse, (X, X, [1, 1, 1, 1]), {}, "mask got list"),
     "binary targets of ±1": (
         losses.binary_cross_entropy, (X[:, 0], 2 * BITS - 1), {}, "from -1.* to 1.*, wanted 0 to 1; targets are 0 or 1"

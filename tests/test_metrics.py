@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import itertools
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -59,58 +61,67 @@ def per_class(name: str) -> Any:
     return metrics.configured(getattr(metrics, name), average=None, name=f"{name}_of_each")
 
 
-LABELLED, BINARY, REAL = (LOGITS, LABELS), (SCORES, BITS), (PREDICTED, VALUES)
+DATA = {"labelled": (LOGITS, LABELS), "binary": (SCORES, BITS), "real": (PREDICTED, VALUES)}
 ALL = {"average": None, "labels": range(CLASSES)}
 
-# name: (metric, (outputs, targets), scikit-learn's of (outputs, targets, weights))
-TABLE: dict[str, tuple[Any, tuple[np.ndarray, np.ndarray], Callable[..., Any]]] = {
-    "accuracy": (metrics.accuracy, LABELLED, decided(reference.accuracy_score)),
-    "accuracy, binary": (metrics.accuracy, BINARY, of_bits(reference.accuracy_score)),
-    "top_2": (metrics.top_k(2), LABELLED, top_2),
-    "precision": (metrics.precision, LABELLED, of_classes(reference.precision_score, average="macro")),
-    "precision, binary": (metrics.precision, BINARY, of_bits(reference.precision_score)),
-    "precision, each": (per_class("precision"), LABELLED, of_classes(reference.precision_score, **ALL)),
-    "recall": (metrics.recall, LABELLED, of_classes(reference.recall_score, average="macro")),
-    "recall, binary": (metrics.recall, BINARY, of_bits(reference.recall_score)),
-    "recall, each": (per_class("recall"), LABELLED, of_classes(reference.recall_score, **ALL)),
-    "f1": (metrics.f1, LABELLED, of_classes(reference.f1_score, average="macro")),
-    "f1, binary": (metrics.f1, BINARY, of_bits(reference.f1_score)),
+# name: (metric, its data, scikit-learn's of (outputs, targets, weights))
+TABLE: dict[str, tuple[Any, str, Callable[..., Any]]] = {
+    "accuracy": (metrics.accuracy, "labelled", decided(reference.accuracy_score)),
+    "accuracy, binary": (metrics.accuracy, "binary", of_bits(reference.accuracy_score)),
+    "top_2": (metrics.top_k(2), "labelled", top_2),
+    "precision": (metrics.precision, "labelled", of_classes(reference.precision_score, average="macro")),
+    "precision, binary": (metrics.precision, "binary", of_bits(reference.precision_score)),
+    "precision, each": (per_class("precision"), "labelled", of_classes(reference.precision_score, **ALL)),
+    "recall": (metrics.recall, "labelled", of_classes(reference.recall_score, average="macro")),
+    "recall, binary": (metrics.recall, "binary", of_bits(reference.recall_score)),
+    "recall, each": (per_class("recall"), "labelled", of_classes(reference.recall_score, **ALL)),
+    "f1": (metrics.f1, "labelled", of_classes(reference.f1_score, average="macro")),
+    "f1, binary": (metrics.f1, "binary", of_bits(reference.f1_score)),
     "f1, micro": (
-        metrics.configured(metrics.f1, average="micro"), LABELLED, of_classes(reference.f1_score, average="micro")
+        metrics.configured(metrics.f1, average="micro"), "labelled", of_classes(reference.f1_score, average="micro")
     ),
-    "f1, each": (per_class("f1"), LABELLED, of_classes(reference.f1_score, **ALL)),
+    "f1, each": (per_class("f1"), "labelled", of_classes(reference.f1_score, **ALL)),
     "confusion_matrix": (
-        metrics.confusion_matrix, LABELLED,
+        metrics.confusion_matrix, "labelled",
         decided(reference.confusion_matrix, labels=range(CLASSES)),
     ),
-    "confusion_matrix, binary": (metrics.confusion_matrix, BINARY, of_bits(reference.confusion_matrix)),
-    "mse": (metrics.mse, REAL, of_values(reference.mean_squared_error)),
-    "mae": (metrics.mae, REAL, of_values(reference.mean_absolute_error)),
-    "r2": (metrics.r2, REAL, of_values(reference.r2_score)),
-    "perplexity": (metrics.perplexity, LABELLED, perplexity),
-    "roc_auc": (metrics.roc_auc, BINARY, lambda x, t, w: reference.roc_auc_score(t, x, sample_weight=w)),
+    "confusion_matrix, binary": (metrics.confusion_matrix, "binary", of_bits(reference.confusion_matrix)),
+    "mse": (metrics.mse, "real", of_values(reference.mean_squared_error)),
+    "mae": (metrics.mae, "real", of_values(reference.mean_absolute_error)),
+    "r2": (metrics.r2, "real", of_values(reference.r2_score)),
+    "perplexity": (metrics.perplexity, "labelled", perplexity),
+    "roc_auc": (metrics.roc_auc, "binary", lambda x, t, w: reference.roc_auc_score(t, x, sample_weight=w)),
 }  # fmt: skip
 every_metric = pytest.mark.parametrize("name", TABLE)
 
 
+def all_states(data: dict[str, tuple[Any, Any]], weights: Any, names: Any = tuple(TABLE)) -> dict[str, Any]:
+    return {name: TABLE[name][0](*data[TABLE[name][1]], weights) for name in names}
+
+
+compiled = jax.jit(all_states, static_argnums=2)  # one program for all: compiling is what takes the time here
+
+
+def states_of(first: int, last: int, weights: np.ndarray = WEIGHTS, padded_to: int | None = None) -> dict[str, Any]:
+    """Every state, on the host, of examples ``first`` to ``last``, padded with garbage and masked."""
+    padding = (padded_to or last - first) - (last - first)
+
+    def part(x: np.ndarray, fill: float) -> np.ndarray:
+        return np.concatenate([x[first:last], np.full((padding, *x.shape[1:]), fill, x.dtype)])
+
+    data = {kind: (part(outputs, 9), part(targets, -100)) for kind, (outputs, targets) in DATA.items()}
+    return jax.device_get(compiled(data, part(weights, 0)))
+
+
 @functools.cache
-def compiled(name: str) -> Callable[..., Any]:
-    return jax.jit(TABLE[name][0])
+def whole() -> dict[str, Any]:
+    return states_of(0, N)
 
 
-def state_of(name: str, first: int, last: int, weights: np.ndarray = WEIGHTS, padded_to: int | None = None) -> Any:
-    """The state, on the host, of examples ``first`` to ``last``, padded with garbage and masked."""
-    outputs, targets = (x[first:last] for x in TABLE[name][1])
-    weights, padding = weights[first:last], (padded_to or last - first) - (last - first)
-    if padding:
-        outputs = np.concatenate([outputs, np.full((padding, *outputs.shape[1:]), 9.0, np.float32)])
-        targets = np.concatenate([targets, np.full((padding, *targets.shape[1:]), -100, targets.dtype)])
-        weights = np.concatenate([weights, np.zeros(padding, np.float32)])
-    return jax.device_get(compiled(name)(outputs, targets, weights))
-
-
-def merged(name: str, size: int, weights: np.ndarray = WEIGHTS) -> Any:
-    return sum(state_of(name, first, min(first + size, N), weights, size) for first in range(0, N, size))
+@functools.cache
+def in_batches_of(size: int) -> dict[str, Any]:
+    parts = [states_of(first, min(first + size, N), padded_to=size) for first in range(0, N, size)]
+    return {name: sum(part[name] for part in parts) for name in TABLE}
 
 
 def assert_close(value: Any, wanted: Any) -> None:
@@ -121,54 +132,95 @@ def assert_close(value: Any, wanted: Any) -> None:
 
 @every_metric
 def test_scikit_learn_agrees(name: str) -> None:
-    metric, (outputs, targets), wanted = TABLE[name]
-    assert_close(metric(jnp.asarray(outputs), jnp.asarray(targets)).compute(), wanted(outputs, targets, None))
-    assert_close(state_of(name, 0, N).compute(), wanted(outputs, targets, WEIGHTS))
+    _, kind, wanted = TABLE[name]
+    assert_close(whole()[name].compute(), wanted(*DATA[kind], WEIGHTS))
+
+
+@functools.cache
+def unweighted() -> dict[str, Any]:
+    return compiled(DATA, None)
 
 
 @every_metric
-def test_any_batch_size_with_a_padded_last_batch_is_exact(name: str) -> None:
-    _, (outputs, targets), wanted = TABLE[name]
-    for size in (1, 2, 5, 16, N, N + 3):
-        assert_close(merged(name, size).compute(), wanted(outputs, targets, WEIGHTS))
+def test_scikit_learn_agrees_without_a_mask(name: str) -> None:
+    _, kind, wanted = TABLE[name]
+    assert_close(unweighted()[name].compute(), wanted(*DATA[kind], None))
 
 
 @every_metric
+@pytest.mark.parametrize("size", [1, 2, 5, 16, N, N + 3])
+def test_any_batch_size_with_a_padded_last_batch_is_exact(name: str, size: int) -> None:
+    _, kind, wanted = TABLE[name]
+    assert_close(in_batches_of(size)[name].compute(), wanted(*DATA[kind], WEIGHTS))
+
+
 @given(cuts=st.tuples(st.integers(0, N), st.integers(0, N)), hidden=st.sets(st.integers(0, N - 1)))
-def test_merging_is_associative(name: str, cuts: tuple[int, int], hidden: set[int]) -> None:
+def test_merging_is_associative(cuts: tuple[int, int], hidden: set[int]) -> None:
     """Also with parts of weight 0."""
-    weights = np.where(np.isin(np.arange(N), list(hidden)), 0, WEIGHTS).astype(np.float32)
-    first, last = sorted(cuts)
-    a, b, c = (  # one shape, one compilation
-        state_of(name, 0, N, np.where((low <= np.arange(N)) & (np.arange(N) < high), weights, 0).astype(np.float32))
-        for low, high in ((0, first), (first, last), (last, N))
+    index = np.arange(N)
+    weights = np.where(np.isin(index, list(hidden)), 0, WEIGHTS).astype(np.float32)
+    bounds = [0, *sorted(cuts), N]
+    parts = (  # by weights of 0, so that one compiled program serves
+        states_of(0, N, np.where((low <= index) & (index < high), weights, 0).astype(np.float32))
+        for low, high in itertools.pairwise(bounds)
     )
-    left, right = (a + b) + c, a + (b + c)
-    whole = state_of(name, 0, N, weights)
-    assert_close(left.compute(), right.compute())
-    assert_close(left.compute(), whole.compute())
+    a, b, c = parts
+    together = states_of(0, N, weights)
+    for name in TABLE:
+        left, right = (a[name] + b[name]) + c[name], a[name] + (b[name] + c[name])
+        assert_close(left.compute(), right.compute())
+        assert_close(left.compute(), together[name].compute())
 
 
-@pytest.mark.parametrize("name", [name for name in TABLE if name != "roc_auc"])
-def test_a_scan_carries_and_vmap_maps_states(name: str) -> None:
-    metric, (outputs, targets), _ = TABLE[name]
+SUMS = tuple(name for name in TABLE if name != "roc_auc")
+
+
+@functools.cache
+def carried_and_mapped() -> dict[str, Any]:
+    """Four batches of five: by scan, by vmap (of which the first), and by vmap with a named axis."""
 
     def batches(x: np.ndarray) -> jax.Array:
         return jnp.asarray(x[:20].reshape(4, 5, *x.shape[1:]))
 
-    @jax.jit
-    def run(*batches: jax.Array) -> Any:
-        zero = jax.tree.map(jnp.zeros_like, metric(*(x[0] for x in batches)))
-        scanned, _ = jax.lax.scan(lambda state, batch: (state + metric(*batch), None), zero, batches)
-        mapped = jax.vmap(metric)(*batches)
-        reduced = jax.vmap(lambda *batch: metrics.all_reduce({"m": metric(*batch)}, "i")["m"], axis_name="i")(*batches)
-        first = jax.tree.map(lambda x: x[0], mapped)
-        return scanned.compute(), first.compute(), jax.tree.map(lambda x: x[3], reduced).compute()
+    def add(states: Any, batch: Any) -> Any:
+        return jax.tree.map(operator.add, states, all_states(*batch, SUMS), is_leaf=is_state), None
 
-    scanned, first, reduced = run(batches(outputs), batches(targets), batches(WEIGHTS))
-    assert_close(scanned, state_of(name, 0, 20).compute())
-    assert_close(reduced, state_of(name, 0, 20).compute())
-    assert_close(first, state_of(name, 0, 5).compute())
+    @jax.jit
+    def run(data: Any, weights: jax.Array) -> Any:
+        mapped = jax.vmap(lambda *batch: all_states(*batch, SUMS))(data, weights)
+        zero = jax.tree.map(lambda x: jnp.zeros(x.shape[1:], x.dtype), mapped)
+        reduced = jax.vmap(lambda *batch: metrics.all_reduce(all_states(*batch, SUMS), "i"), axis_name="i")(
+            data, weights
+        )
+        return {
+            "scan": jax.lax.scan(add, zero, (data, weights))[0],
+            "vmap": jax.tree.map(lambda x: x[0], mapped),
+            "all_reduce": jax.tree.map(lambda x: x[3], reduced),
+        }
+
+    return run(jax.tree.map(batches, DATA), batches(WEIGHTS))
+
+
+def is_state(x: Any) -> bool:
+    return isinstance(x, metrics.State)
+
+
+@pytest.mark.parametrize("name", SUMS)
+def test_a_scan_carries_and_vmap_maps_states(name: str) -> None:
+    together = first_twenty()[name].compute()
+    assert_close(carried_and_mapped()["scan"][name].compute(), together)
+    assert_close(carried_and_mapped()["all_reduce"][name].compute(), together)
+    assert_close(carried_and_mapped()["vmap"][name].compute(), first_five()[name].compute())
+
+
+@functools.cache
+def first_twenty() -> dict[str, Any]:
+    return states_of(0, 20, padded_to=N)
+
+
+@functools.cache
+def first_five() -> dict[str, Any]:
+    return states_of(0, 5, padded_to=N)
 
 
 def test_all_devices_together() -> None:
@@ -177,32 +229,30 @@ def test_all_devices_together() -> None:
     if len(devices) < 2:
         pytest.skip("needs two devices")
     mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,), devices=devices)
-    names = ["accuracy", "f1", "r2", "perplexity", "roc_auc"]
+    names = ("accuracy", "f1", "r2", "perplexity", "roc_auc")
 
-    def run(weighted: bool, batch: dict[str, Any], weights: jax.Array) -> Any:
-        mask = weights if weighted else None
-        return metrics.all_reduce({name: TABLE[name][0](*batch[name], mask) for name in names}, "data")
+    def run(data: Any, weights: jax.Array) -> Any:
+        weighted, unweighted = all_states(data, weights, names), all_states(data, None, names)
+        return metrics.all_reduce((weighted, unweighted), "data")
 
-    batch = {name: tuple(x[:22] for x in TABLE[name][1]) for name in names}
-    for weighted in (True, False):
-        spec = {"in_specs": PartitionSpec("data"), "out_specs": PartitionSpec()}
-        states = jax.jit(jax.shard_map(functools.partial(run, weighted), mesh=mesh, **spec))(batch, WEIGHTS[:22])
-        for name in names:
-            wanted = state_of(name, 0, 22, WEIGHTS if weighted else np.ones(N, np.float32))
-            assert_close(states[name].compute(), wanted.compute())
+    over_devices = jax.shard_map(run, mesh=mesh, in_specs=PartitionSpec("data"), out_specs=PartitionSpec())
+    states, unweighted_states = jax.jit(over_devices)(jax.tree.map(lambda x: x[:22], DATA), WEIGHTS[:22])
+    wanted, unweighted = states_of(0, 22, padded_to=N), states_of(0, 22, np.ones(N, np.float32), padded_to=N)
+    for name in names:
+        assert_close(states[name].compute(), wanted[name].compute())
+        assert_close(unweighted_states[name].compute(), unweighted[name].compute())
+
+
+@functools.cache
+def in_low_precision() -> tuple[dict[str, Any], dict[str, Any]]:
+    half = {kind: (jnp.asarray(x).astype(jnp.bfloat16), jnp.asarray(t)) for kind, (x, t) in DATA.items()}
+    full = {kind: (x.astype(jnp.float32), t) for kind, (x, t) in half.items()}
+    return compiled(half, WEIGHTS > 0), compiled(full, (WEIGHTS > 0).astype(np.float32))
 
 
 @every_metric
 def test_a_mask_of_bools_and_low_precision_outputs(name: str) -> None:
-    metric, (outputs, targets), _ = TABLE[name]
-    half = jnp.asarray(outputs).astype(jnp.bfloat16)
-
-    @jax.jit
-    def run(weights: jax.Array) -> Any:
-        full = metric(half.astype(jnp.float32), jnp.asarray(targets), (weights > 0).astype(jnp.float32))
-        return metric(half, jnp.asarray(targets), weights > 0), full
-
-    ours, wanted = run(WEIGHTS)
+    ours, wanted = (states[name] for states in in_low_precision())
     for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(wanted), strict=True):
         assert a.dtype == jnp.float32
         np.testing.assert_array_equal(a, b)
@@ -259,10 +309,9 @@ def test_gathering_metrics_say_so() -> None:
 
 @pytest.mark.parametrize("name", ["accuracy", "mse", "r2", "perplexity", "f1", "roc_auc"])
 def test_nothing_counted_has_no_value_and_no_warning(name: str) -> None:
-    empty = state_of(name, 0, N, np.zeros(N, np.float32))
-    wanted = 0.0 if name == "f1, binary" else np.nan
-    np.testing.assert_equal(float(empty), wanted)
-    assert_close((empty + state_of(name, 0, N)).compute(), state_of(name, 0, N).compute())
+    empty = states_of(0, N, np.zeros(N, np.float32))[name]
+    assert np.isnan(float(empty))
+    assert_close((empty + whole()[name]).compute(), whole()[name].compute())
 
 
 def test_states_read_as_numbers() -> None:
@@ -280,7 +329,7 @@ def test_states_read_as_numbers() -> None:
 def test_hosts_add_without_jax() -> None:
     """After device_get a state is NumPy's, and stays so: no dispatch to a device for each batch."""
     for name in TABLE:
-        total = state_of(name, 0, 5) + state_of(name, 5, 10)
+        total = whole()[name] + whole()[name]
         assert not any(isinstance(x, jax.Array) for x in (*jax.tree.leaves(total), total.compute()))
 
 

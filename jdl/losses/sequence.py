@@ -12,9 +12,9 @@ from jax.core import Tracer
 from jdl import check
 from jdl.check import Array
 from jdl.losses import inputs
-from jdl.losses.reduction import reduce
+from jdl.losses.reduction import check_mask, reduce
 
-# optax's stand-in for log 0 must lie far below any log-likelihood: frames at logits of ±1e4 sum beyond its own -1e5.
+# What stands for log 0 in optax. Its own -1e5 is cheaper than six labels at logits of ±1e4, which it would then skip.
 LOG_ZERO = -1e30
 
 
@@ -45,6 +45,8 @@ def ctc(
     classes = logits.shape[-1]
     if not 0 <= blank < classes:
         raise check.InputError(f"blank got {blank}, wanted 0 to {classes - 1} for {check.describe(logits)}")
+    if mask is not None:
+        check_mask(mask, logits.shape[:1])
     labels = jnp.asarray(labels).astype(jnp.int32)
     frame_padding = _padding(frames, logits, "lengths of logits")
     if length is None:

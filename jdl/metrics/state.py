@@ -67,7 +67,7 @@ class Mean(State):
     @classmethod
     def of_weighted(cls, values: Array, mask: Array | None) -> Self:
         """As ``of``, for values that are multiplied by ``mask`` already, as losses with ``reduction="none"`` are."""
-        return cls(jnp.sum(values), Mean.of(values, mask).count)
+        return cls(jnp.sum(values), jnp.sum(weights(mask, values)))
 
     def compute(self) -> Array:
         return ratio(self.total, self.count)
