@@ -124,7 +124,7 @@ class Net:
                     f"updates {name!r}, which state() does not declare (it declares {sorted(self._kept)})"
                 )
             spec = self._kept[name]
-            if value.shape != spec.shape or value.dtype != spec.dtype:
+            if not check.is_array(value) or value.shape != spec.shape or value.dtype != spec.dtype:
                 raise self._error(f"updates {name!r} with {check.describe(value)}, wanted {check.describe(spec)}")
         self._scope.updates.setdefault(self._path, {}).update(values)
 
@@ -156,7 +156,7 @@ class Net:
         value = self._layer.__dict__.get(name)
         if isinstance(value, Settings) or (callable(value) and name in self._layer.__dict__):
             return self.child(name, value)
-        if isinstance(value, tuple) and value and all(isinstance(item, Settings) or callable(item) for item in value):
+        if isinstance(value, tuple) and all(isinstance(item, Settings) or callable(item) for item in value):
             return tuple(self._child((name, str(index)), item) for index, item in enumerate(value))
         method = getattr(type(self._layer), name, None)
         if callable(method) and not name.startswith("_"):
