@@ -1,4 +1,4 @@
-"""Bad input, one row each: refused before any arithmetic, by a message that says what came, what was wanted, and a fix."""
+"""Bad input, one row each: refused before any arithmetic; the message says what came, what was wanted, and a fix."""
 
 from __future__ import annotations
 
