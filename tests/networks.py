@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import jdl
 from jdl import nn
@@ -23,6 +24,12 @@ def mlp(rate: float = 0.0) -> nn.Chain:
 
 def classify(model: nn.Layer, **options) -> jdl.Objective:
     return jdl.supervised(model, jdl.losses.cross_entropy, **options)
+
+
+def mesh_of_two() -> jax.sharding.Mesh:
+    if jax.device_count() < 2:
+        pytest.skip("needs two devices")
+    return jax.make_mesh((2,), ("devices",), axis_types=(jax.sharding.AxisType.Auto,))
 
 
 def assert_close(a, b, tolerance: float = 1e-6) -> None:

@@ -11,7 +11,7 @@ from jax.sharding import PartitionSpec as P
 import jdl
 from jdl import nn
 from jdl.check import InputError
-from tests.networks import assert_close, batch_of, classify, mlp
+from tests.networks import assert_close, batch_of, classify, mesh_of_two, mlp
 
 MODEL, BATCH, KEY = mlp(), batch_of(), jax.random.key(1)
 VARIABLES = MODEL.init(jax.random.key(0), BATCH["inputs"])
@@ -156,7 +156,7 @@ def test_mean_over_devices_equals_the_whole_batch(how):
         split = jax.tree.map(lambda x: x.reshape(2, 6, *x.shape[1:]), batch)
         grads, loss, accuracy = jax.tree.map(lambda x: x[0], jax.vmap(step, axis_name="devices")(split))
     else:
-        mesh = jax.make_mesh((2,), ("devices",), axis_types=(jax.sharding.AxisType.Auto,))
+        mesh = mesh_of_two()
         grads, loss, accuracy = jax.jit(jax.shard_map(step, mesh=mesh, in_specs=P("devices"), out_specs=P()))(batch)
     assert_close(grads, whole, 2e-6)
     assert float(loss) == pytest.approx(float(aux.loss), rel=1e-6)

@@ -14,7 +14,7 @@ from jax.sharding import PartitionSpec as P
 import jdl
 from jdl import nn
 from jdl.data import Dataset, indices_between
-from tests.networks import assert_close, batch_of, classify
+from tests.networks import assert_close, batch_of, classify, mesh_of_two
 
 DATA = Dataset.of(jax.tree.map(np.asarray, batch_of(50)))
 OPTIMIZER = optax.adam(1e-2)
@@ -58,7 +58,7 @@ def test_a_step_over_a_mesh_is_the_step_of_the_whole_batch(how):
     model, batch = network(), DATA.gather(np.arange(8))
     state = jdl.init_state(model, OPTIMIZER, batch)
     expected, metrics = jax.jit(jdl.make_step(classify(model), OPTIMIZER))(state, batch)
-    mesh = jax.make_mesh((2,), ("devices",), axis_types=(jax.sharding.AxisType.Auto,))
+    mesh = mesh_of_two()
     if how == "shard_map":
         gradient = jdl.mean_over_devices(jdl.gradient(classify(network("devices"))), "devices")
         step = jax.shard_map(
@@ -78,7 +78,7 @@ def test_metrics_are_exact_over_devices():
     model, batch = network(), DATA.gather(np.arange(50)) | {"mask": np.arange(50) % 3 > 0}
     variables = model.init(jax.random.key(0), batch["inputs"])
     objective = classify(model, metrics=[jdl.metrics.accuracy, jdl.metrics.confusion_matrix])
-    mesh = jax.make_mesh((2,), ("devices",), axis_types=(jax.sharding.AxisType.Auto,))
+    mesh = mesh_of_two()
 
     def report(part):
         aux = objective(*variables, part, None, False)[1]
