@@ -37,6 +37,7 @@ import numpy as np
 import optax
 import rich
 import tyro
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 import experiments
@@ -102,13 +103,15 @@ class Record:
     def finish(self, seconds: float) -> dict[str, Any]:
         """Write result.json: the mean of each metric, its standard deviation over seeds (n - 1), and every value."""
         several = {name: values for name, values in self.values.items() if len(values) > 1}
-        result = {
-            "metrics": {name: np.mean(values) for name, values in self.values.items()},
-            "deviations": {name: np.std(values, ddof=1) for name, values in several.items()},
-            "values": self.values,
-            "seeds": list(self.settings.each_seed),
-            "seconds": round(seconds, 2),
-        }
+        result = _plain(
+            {
+                "metrics": {name: np.mean(values) for name, values in self.values.items()},
+                "deviations": {name: np.std(values, ddof=1) for name, values in several.items()},
+                "values": self.values,
+                "seeds": list(self.settings.each_seed),
+                "seconds": round(seconds, 2),
+            }
+        )
         write_json(self.folder / "result.json", result)
         return result
 
@@ -151,7 +154,7 @@ def result_table(title: str, result: Mapping[str, Any]) -> Table:
     places = {name: name.rpartition("/")[::2] for name in result["metrics"]}
     rows = dict.fromkeys(row for row, _ in places.values())
     columns = dict.fromkeys(column for _, column in places.values())
-    table = Table("", *(column.replace("_", " ") for column in columns), title=title)
+    table = Table("", *(column.replace("_", " ") for column in columns), title=title, box=SIMPLE_HEAD)
     cells = {places[name]: format_metric(result, name) for name in places}
     for row in rows:
         table.add_row(row, *(cells.get((row, column), "") for column in columns))
@@ -160,17 +163,13 @@ def result_table(title: str, result: Mapping[str, Any]) -> Table:
 
 def format_metric(result: Mapping[str, Any], name: str) -> str:
     """``0.9861 ± 0.0012``, or without a deviation where there was one run."""
-    deviation = result["deviations"].get(name)
-    return number(result["metrics"][name]) + (f" ± {number(deviation)}" if deviation is not None else "")
-
-
-def number(value: float) -> str:
-    """Four decimals below 10, one above, none for whole numbers and thousands."""
-    if not math.isfinite(value):
-        return str(value)
-    if float(value).is_integer() or abs(value) >= 1000:
-        return f"{value:,.0f}"
-    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.4f}"
+    mean, deviation = result["metrics"][name], result["deviations"].get(name)
+    if mean is None:
+        return "none"  # NaN or infinite
+    if deviation is None and float(mean).is_integer():
+        return f"{mean:,.0f}"
+    decimals = next((count for limit, count in ((1, 4), (10, 3), (1000, 1)) if abs(mean) < limit), 0)
+    return f"{mean:,.{decimals}f}" + (f" ± {deviation:,.{decimals}f}" if deviation is not None else "")
 
 
 def environment() -> dict[str, Any]:
@@ -194,7 +193,7 @@ def _settings(settings: Settings) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """As JSON knows it: arrays as lists, NaN and infinity as text."""
+    """As JSON knows it: arrays as lists, null for NaN and infinity."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -202,5 +201,5 @@ def _plain(value: Any) -> Any:
     if isinstance(value, np.ndarray | np.generic | jax.Array):
         return _plain(np.asarray(value).tolist())
     if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
+        return None
     return value if isinstance(value, str | int | float | bool | None) else str(value)
