@@ -1,4 +1,4 @@
-"""Floating-point operations of a traced program, by layer."""
+"""Floating-point operations of a traced program, by the call of a layer that they belong to."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import math
 from collections import Counter
 from typing import Any
 
-from jax.extend.core import ClosedJaxpr, Jaxpr
+from jax.extend.core import Jaxpr
 
-_FREE = frozenset(
+from jdl.nn.tracing import mark, programs_within
+
+FREE = frozenset(
     [
         "broadcast_in_dim",
         "reshape",
@@ -18,6 +20,7 @@ _FREE = frozenset(
         "dynamic_slice",
         "dynamic_update_slice",
         "gather",
+        "scatter",
         "concatenate",
         "convert_element_type",
         "copy",
@@ -25,9 +28,13 @@ _FREE = frozenset(
         "pad",
         "rev",
         "stop_gradient",
+        "optimization_barrier",
+        "sharding_constraint",
         "device_put",
         "split",
         "random_bits",
+        "random_seed",
+        "random_split",
         "random_wrap",
         "random_unwrap",
         "random_fold_in",
@@ -35,6 +42,7 @@ _FREE = frozenset(
         "shift_right_logical",
         "shift_left",
         "bitcast_convert_type",
+        "select_n",
         "and",
         "or",
         "not",
@@ -49,41 +57,42 @@ _FREE = frozenset(
 )
 
 
-def flops_by_scope(jaxpr: Jaxpr, prefix: str = "") -> Counter[str]:
-    """Operations by name scope, a multiply-add counting two.
+def flops_by_call(program: Jaxpr, call: int = -1) -> Counter[int]:
+    """Operations by the innermost call of a layer around them (-1 outside all), a multiply-add counting two.
 
-    Matrix products and convolutions count exactly, reductions one an input element, other arithmetic one an output
-    element, and moving data nothing. A scan counts every turn, a while loop one, a conditional its costliest branch.
+    Matrix products count exactly, convolutions as if padding were data, reductions one an input element, other
+    arithmetic one an output element, and moving data nothing. A scan counts every turn, a while loop one, a
+    conditional its costliest branch. Every call in the program has an entry.
     """
-    total: Counter[str] = Counter()
-    for eqn in jaxpr.eqns:
-        scope = "/".join(part for part in (prefix, str(eqn.source_info.name_stack)) if part)
-        below = [flops_by_scope(sub, scope) for sub in _subjaxprs(eqn.params)]
-        if not below:
-            total[scope] += _flops(eqn)
+    total: Counter[int] = Counter()
+    around = [call]
+    for eqn in program.eqns:
+        if eqn.primitive is mark:
+            if eqn.params["starts"]:
+                around.append(eqn.params["call"])
+                total[around[-1]] += 0
+            else:
+                around.pop()
             continue
-        name = eqn.primitive.name
-        if name == "cond":
-            below = [max(below, key=lambda counts: counts.total())]
-        turns = eqn.params["length"] if name == "scan" else 1
-        for counts in below:
-            for inner, count in counts.items():
-                total[inner] += count * turns
+        below = [] if eqn.primitive.name.startswith("scatter") else programs_within(eqn.params)
+        if not below:
+            total[around[-1]] += _flops(eqn)
+            continue
+        counts = [flops_by_call(sub, around[-1]) for sub in below]
+        if eqn.primitive.name == "cond":
+            counts = [max(counts, key=lambda count: count.total())]
+        turns = eqn.params["length"] if eqn.primitive.name == "scan" else 1
+        for count in counts:
+            for inner, operations in count.items():
+                total[inner] += operations * turns
     return total
-
-
-def _subjaxprs(params: dict[str, Any]) -> list[Jaxpr]:
-    """Programs inside an equation; a custom derivative's rules do not run."""
-    values = [value for name, value in params.items() if name not in ("jvp_jaxpr_fun", "fwd_jaxpr_thunk", "bwd")]
-    flat = [item for value in values for item in (value if isinstance(value, (tuple, list)) else (value,))]
-    return [
-        item.jaxpr if isinstance(item, ClosedJaxpr) else item for item in flat if isinstance(item, (ClosedJaxpr, Jaxpr))
-    ]
 
 
 def _flops(eqn: Any) -> int:
     name = eqn.primitive.name
     out = math.prod(eqn.outvars[0].aval.shape) if eqn.outvars else 0
+    if name in FREE:
+        return 0
     if name == "dot_general":
         (contracted, _), _ = eqn.params["dimension_numbers"]
         shape = eqn.invars[0].aval.shape
@@ -91,10 +100,11 @@ def _flops(eqn: Any) -> int:
     if name == "conv_general_dilated":
         kernel = eqn.invars[1].aval.shape
         features = kernel[eqn.params["dimension_numbers"].rhs_spec[0]]
-        return 2 * out * (math.prod(kernel) // features)
-    if name in _FREE:
-        return 0
-    if name.startswith(("reduce_", "arg", "cum")):
+        between = math.prod(eqn.params["lhs_dilation"])  # zeros put between the inputs meet no arithmetic
+        return 2 * out * (math.prod(kernel) // features) // between
+    if name.startswith("scatter"):  # scatter-add and its kin: one operation an update
+        return math.prod(eqn.invars[2].aval.shape)
+    if name.startswith(("reduce_", "arg", "cum")) and name != "reduce_precision":
         window = eqn.params.get("window_dimensions")
         return out * math.prod(window) if window else math.prod(eqn.invars[0].aval.shape)
     return out

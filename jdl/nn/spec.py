@@ -4,30 +4,29 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import re
 from collections import Counter
 from typing import Any
 
 import jax
 
-from jdl import check
-from jdl.nn.flops import flops_by_scope
-from jdl.nn.settings import Param, Settings, Tree, Variables
-from jdl.nn.traversal import collect, map_specs, refill, run
+from jdl.nn.flops import flops_by_call
+from jdl.nn.settings import Param, Settings, Tree
+from jdl.nn.tracing import Traced, trace
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One layer that ran: its path, settings, abstract inputs and output, and what stands at its own path.
+    """One layer that ran: its path, settings, abstract inputs and output, in how many other layers, and what it costs.
 
-    ``parameters`` and ``bytes`` count its own arrays, ``flops`` its own operations for these inputs; layers below
-    count theirs.
+    ``parameters``, ``state`` and ``bytes`` count its own arrays, at the first of its calls; ``flops`` its own
+    operations for these inputs. Layers below count theirs.
     """
 
     path: str
     layer: Settings
     inputs: Any
     output: Any
+    depth: int
     parameters: int
     state: int
     bytes: int
@@ -50,12 +49,17 @@ class Spec:
     @property
     def parameters(self) -> int:
         """Trained numbers."""
-        return _count(self.params)[0]
+        return count(self.params)[0]
+
+    @property
+    def untrained(self) -> int:
+        """Numbers kept as state."""
+        return count(self.state)[0]
 
     @property
     def bytes(self) -> int:
         """Bytes of parameters and state."""
-        return _count(self.params)[1] + _count(self.state)[1]
+        return count(self.params)[1] + count(self.state)[1]
 
     @property
     def flops(self) -> int:
@@ -65,49 +69,36 @@ class Spec:
 
 def measure(layer: Settings, inputs: tuple[Any, ...], options: dict[str, Any]) -> Spec:
     """The :class:`Spec` of ``layer`` for inputs (arrays or ``jax.ShapeDtypeStruct``)."""
-    specs = collect(layer, inputs, options).specs
-    abstract = Variables(
-        *(map_specs(lambda _, spec: jax.ShapeDtypeStruct(spec.shape, spec.dtype), tree) for tree in specs)
-    )
-    leaves, treedef = jax.tree.flatten((inputs, options))
-    dynamic = [index for index, leaf in enumerate(leaves) if check.is_array(leaf)]
-    rows: list[Any] = []
-
-    def forward(variables: Variables, arrays: list[Any]) -> Any:
-        inputs, options = refill(leaves, treedef, dynamic, arrays)
-        return run(layer, *variables, inputs, options, key=None, train=False, rows=rows)[0]
-
-    program, output = jax.make_jaxpr(forward, return_shape=True)(abstract, [leaves[index] for index in dynamic])
-    return Spec(specs.params, specs.state, output, _rows(rows, specs, flops_by_scope(program.jaxpr)))
+    traced = trace(layer, inputs, options)
+    return Spec(*traced.specs, traced.output, _rows(traced, flops_by_call(traced.program.jaxpr)))
 
 
-def _rows(calls: list[Any], specs: Variables, flops: dict[str, int]) -> tuple[Row, ...]:
-    """One row a call. What a path holds and costs stands on its last row: the innermost layer, the last use."""
-    paths = {path for path, *_ in calls}
-    own: Counter[str] = Counter()
-    for scope, count in flops.items():
-        path = re.sub(r"\w+\(|\)", "", scope)  # jax writes vmap(name) for a scope inside a transform
-        while path and path not in paths:
-            path = path.rpartition("/")[0]
-        own[path] += count
-    rows, seen = [], set()
-    for path, layer, inputs, output in reversed(calls):
-        first = path not in seen
-        seen.add(path)
-        parameters, size = _count(_own(specs.params, path)) if first else (0, 0)
-        state, state_size = _count(_own(specs.state, path)) if first else (0, 0)
-        rows.append(Row(path, layer, inputs, output, parameters, state, size + state_size, own[path] if first else 0))
-    return tuple(reversed(rows))
+def _rows(traced: Traced, flops: Counter[int]) -> tuple[Row, ...]:
+    """One row a call. What a path holds stands at the first use of its innermost layer."""
+    innermost = {call.path: call.layer for call in traced.calls}
+    counted: set[str] = set()
+    rows = []
+    for index, call in enumerate(traced.calls):
+        if index not in flops:  # traced and thrown away: scan tries again where the carry's type changes
+            continue
+        holds = call.path not in counted and call.layer == innermost[call.path]
+        (parameters, size), (state, state_size) = (
+            count(own(tree, call.path)) if holds else (0, 0) for tree in traced.specs
+        )
+        if holds:
+            counted.add(call.path)
+        rows.append(Row(*call, parameters, state, size + state_size, flops[index]))
+    return tuple(rows)
 
 
-def _own(tree: Tree, path: str) -> Tree:
+def own(tree: Tree, path: str) -> Tree:
     """The arrays that stand directly at ``path``."""
     for part in path.split("/") if path else ():
         tree = tree.get(part, {})
     return {name: spec for name, spec in tree.items() if isinstance(spec, Param)}
 
 
-def _count(tree: Tree) -> tuple[int, int]:
+def count(tree: Tree) -> tuple[int, int]:
     """Numbers and bytes in a tree of specifications."""
     specs = jax.tree.leaves(tree, is_leaf=lambda leaf: isinstance(leaf, Param))
     sizes = [math.prod(spec.shape) for spec in specs]
