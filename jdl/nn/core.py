@@ -38,7 +38,7 @@ class Layer(Settings):
         by one compiled program per (initialiser, shape, dtype).
         """
         _check_key(key)
-        specs = collect(self, inputs, options).specs
+        specs = collect(self, inputs, options)
         return Variables(*(map_specs(functools.partial(_make_array, key), tree) for tree in specs))
 
     def apply(

@@ -60,7 +60,7 @@ class _Calls(list[Any]):
 
 def trace(layer: Settings, inputs: tuple[Any, ...], options: dict[str, Any], train: bool = False) -> Traced:
     """One pass of ``layer`` over inputs (arrays or ``jax.ShapeDtypeStruct``); nothing is allocated."""
-    specs = collect(layer, inputs, options).specs
+    specs = collect(layer, inputs, options)
     params, state = (map_specs(lambda _, spec: jax.ShapeDtypeStruct(spec.shape, spec.dtype), tree) for tree in specs)
     leaves, treedef = jax.tree.flatten((inputs, options))
     dynamic = [index for index, leaf in enumerate(leaves) if check.is_array(leaf)]

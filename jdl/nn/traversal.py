@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 
@@ -16,18 +16,11 @@ from jdl.nn.settings import Param, Settings, Tree, Variables
 Array = jax.Array
 
 
-class Collected(NamedTuple):
-    """What a collecting pass found."""
-
-    specs: Variables
-    output: Any
-
-
-def collect(layer: Settings, inputs: tuple[Any, ...], options: dict[str, Any]) -> Collected:
+def collect(layer: Settings, inputs: tuple[Any, ...], options: dict[str, Any]) -> Variables:
     """The specifications of everything ``layer`` holds, by tracing alone: once for evaluation, once for training."""
     leaves, treedef = jax.tree.flatten((inputs, options))
     dynamic = [index for index, leaf in enumerate(leaves) if check.is_array(leaf)]
-    specs, output = Variables({}, {}), None
+    specs = Variables({}, {})
 
     def trace(arrays: list[Any], train: bool) -> Any:
         inputs, options = refill(leaves, treedef, dynamic, arrays)
@@ -35,8 +28,8 @@ def collect(layer: Settings, inputs: tuple[Any, ...], options: dict[str, Any]) -
         return Net(layer, (), scope, {}, {})(*inputs, **options)
 
     for train in (False, True):
-        output = jax.eval_shape(functools.partial(trace, train=train), [leaves[index] for index in dynamic])
-    return Collected(specs, output)
+        jax.eval_shape(functools.partial(trace, train=train), [leaves[index] for index in dynamic])
+    return specs
 
 
 def refill(
