@@ -67,17 +67,15 @@ class BatchNorm(_Norm):
         if not collecting:
             self._check_batch(x)
         mean, var = F.batch_statistics(x, None if collecting else self.axis_name)
-        running = (net.mean, net.var)
-        new = (
-            self.momentum * r + (1 - self.momentum) * b.astype(r.dtype)
-            for r, b in zip(running, (mean, var), strict=True)
-        )
-        net.update(**dict(zip(("mean", "var"), new, strict=True)))
+        net.update(mean=self._moved(net.mean, mean), var=self._moved(net.var, var))
         return mean, var
+
+    def _moved(self, running: jax.Array, batch: jax.Array) -> jax.Array:
+        return self.momentum * running + (1 - self.momentum) * batch.astype(running.dtype)
 
     def _check_batch(self, x: jax.Array) -> None:
         axes = (self.axis_name,) if isinstance(self.axis_name, str) else self.axis_name or ()
-        if spread := sorted(jax.typeof(x).manual_axis_type.varying - set(axes)):
+        if spread := sorted(check.manual_axes(x) - set(axes)):
             names = spread[0] if len(spread) == 1 else tuple(spread)
             raise check.InputError(
                 f"input got {check.describe(x)}, spread over the devices of {names!r}, and each would normalise with "
