@@ -239,6 +239,14 @@ def test_apply_lowers_to_the_program_written_by_hand():
     assert "dot_general" in by_hand
 
 
+def test_the_program_names_its_operations_by_layer():
+    model = nn.Chain(encoder=nn.Chain(Linear(3), nn.Repeat(nn.Chain(inner=Linear(3)), 2)), head=nn.Remat(Linear(2)))
+    variables = model.init(KEY, X)
+    text = jax.jit(lambda variables: model(variables, X)).lower(variables).as_text(debug_info=True)
+    for path in ("encoder/0/dot_general", "encoder/1/", "inner/dot_general", "head/"):
+        assert path in text
+
+
 def test_transforms_around_apply_equal_those_around_the_function_by_hand():
     keys = jax.random.split(KEY, 3)
     many = jax.vmap(lambda key: MLP.init(key, X).params)(keys)
