@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -105,12 +105,9 @@ def _train(
     with Progress("training", plan.steps, progress) as bar:
         for report in plan.reports:
             totals = jax.device_put(zeros)
-            for start, stop in plan.calls(done, report):
-                rows = indices_between(len(train), plan.batch_size, seed, start, stop)
-                if stop - start == 1:
-                    state, totals = call(single, state, totals, arrays, rows[0])
-                else:
-                    state, totals = call(several, state, totals, arrays, rows)
+            for stop, rows in plan.calls(done, report, seed):
+                program = single if rows.ndim == 1 else several
+                state, totals = call(program, state, totals, arrays, rows)
                 bar(stop, functools.partial(_line, totals))
             run.state, done = state, report
             row: dict[str, Any] = {"step": report, "epoch": -(-report * plan.batch_size // len(train))}
@@ -169,7 +166,7 @@ class _Plan:
         for name, value in (("steps_per_call", per_call), ("validate_every", every), ("steps", steps)):
             if value is not None and (not isinstance(value, (int, np.integer)) or value < 1):
                 raise InputError(f"{name} got {value!r}, wanted an integer of at least 1")
-        self.batch_size, self.steps_per_call = batch_size, per_call
+        self.n, self.batch_size, self.steps_per_call = n, batch_size, per_call
         self.steps = steps_in_epochs(n, batch_size, epochs) if steps is None else steps  # pyright: ignore
         if steps is not None and every is not None:
             ends = list(range(every, self.steps, every))
@@ -178,12 +175,17 @@ class _Plan:
             ends = [epoch_end_step(n, batch_size, epoch) for epoch in range((every or 1) - 1, last, every or 1)]
         self.reports = sorted({end for end in ends if 0 < end < self.steps} | {self.steps})
 
-    def calls(self, start: int, stop: int) -> Iterable[tuple[int, int]]:
-        """Ranges of full calls, then single steps for what is left before the report."""
-        while start < stop:
-            size = self.steps_per_call if start + self.steps_per_call <= stop else 1
-            yield start, start + size
-            start += size
+    def calls(self, start: int, stop: int, seed: int) -> Iterator[tuple[int, np.ndarray]]:
+        """For each call the step it leads to and its rows: full calls ``[K, B]``, then single steps ``[B]``."""
+        size = self.steps_per_call
+        block = size * max(1, 256 // size)  # rows of many steps at once cost far less than one by one
+        for begin in range(start, stop, block):
+            rows = indices_between(self.n, self.batch_size, seed, begin, min(begin + block, stop))
+            full = len(rows) // size * size if size > 1 else 0
+            for first in range(0, full, size):
+                yield begin + first + size, rows[first : first + size]
+            for index in range(full, len(rows)):
+                yield begin + index + 1, rows[index]
 
 
 def _data(data: Any, validation: Any) -> tuple[Dataset, Dataset | None]:

@@ -13,7 +13,7 @@ import pytest
 import jdl
 from jdl import nn
 from jdl.check import InputError
-from jdl.data import Dataset, batches
+from jdl.data import Dataset, batches, indices_between
 from jdl.fitting import _Plan
 from tests.networks import assert_close, classify, mlp
 
@@ -174,16 +174,20 @@ def test_steps_count_instead_of_epochs():
 
 
 @pytest.mark.parametrize(
-    ("n", "batch", "per_call", "epochs"), [(50, 8, 1, 3), (50, 8, 4, 3), (50, 50, 8, 2), (7, 3, 2, 1)]
+    ("n", "batch", "per_call", "epochs"), [(50, 8, 1, 3), (50, 8, 4, 3), (50, 50, 8, 2), (7, 3, 2, 1), (999, 2, 3, 1)]
 )
 def test_a_plan_takes_every_step_once(n, batch, per_call, epochs):
     plan = _Plan(n, batch, per_call, epochs, None, None)
-    calls, done = [], 0
+    taken, done = [], 0
     for report in plan.reports:
-        calls += list(plan.calls(done, report))
-        done = report
-    assert [call[0] for call in calls] + [done] == [0] + [call[1] for call in calls]
-    assert done == epochs * n // batch and {stop - start for start, stop in calls} <= {1, per_call}
+        for stop, rows in plan.calls(done, report, seed=1):
+            assert rows.shape in {(batch,), (per_call, batch)}
+            done += 1 if rows.ndim == 1 else len(rows)
+            assert done == stop
+            taken.append(rows.reshape(-1, batch))
+        assert done == report
+    assert done == epochs * n // batch
+    np.testing.assert_array_equal(np.concatenate(taken), indices_between(n, batch, 1, 0, done))
 
 
 def test_no_bar_without_a_terminal(capfd):
