@@ -145,7 +145,8 @@ def average_params(decay: float = 0.999) -> optax.GradientTransformation:
         if params is None:
             raise InputError("average_params needs the parameters; call update(updates, state, params)")
         new = optax.apply_updates(params, updates)
-        return updates, AverageState(optax.incremental_update(new, state.average, 1 - decay))
+        average: Any = optax.incremental_update(new, state.average, 1 - decay)
+        return updates, AverageState(average)
 
     return optax.GradientTransformation(init, update)  # pyright: ignore[reportArgumentType]
 
