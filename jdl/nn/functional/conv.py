@@ -65,7 +65,7 @@ def conv_transpose(
 
     ``x [B, *spatial, C]``, ``kernel [*window, C / groups, F]``, result ``[B, *spatial, F]``. Cell i of the input adds
     x[i] · kernel[t] to cell i · stride + t · dilation - before of the output: the taps are not flipped, as in PyTorch,
-    whose weight [C, F / groups, *window] is this kernel with its axes moved. ``padding`` names the padding of the
+    whose weight ``[C, F / groups, *window]`` is this kernel, axes moved. ``padding`` names the padding of the
     convolution being transposed, so it crops: an axis of n cells becomes (n - 1) stride + dilation (k - 1) + 1 -
     before - after + output_padding long, and with ``"SAME"`` exactly n · stride + output_padding. ``output_padding``
     (less than the stride or the dilation) makes the far end longer, for the sizes that `conv` rounds down.
