@@ -184,6 +184,8 @@ def check_name(name: Any, what: str) -> None:
 
 
 def _show(value: Any) -> str:
+    if type(value) is tuple:
+        return f"({', '.join(map(_show, value))}{',' * (len(value) == 1)})"
     return getattr(value, "__name__", None) or repr(value)
 
 
