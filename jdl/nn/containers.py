@@ -153,7 +153,7 @@ class Repeat(_Copies):
             net._adopt(stack_specs(specs, self.n))
             return output
         check_stack(net, self.n)
-        run, key = net._function(self.layer, options), net._key_of_copies()
+        run, key = net._function(self.layer, options), net._scope.key
 
         def one(x: Array, copy: Any) -> tuple[Array, Any]:
             params, state, index = copy
@@ -176,7 +176,7 @@ class Ensemble(_Copies):
             net._adopt(stack_specs(specs, self.n))
             return jax.tree.map(lambda y: jnp.broadcast_to(y, (self.n, *y.shape)), output)
         check_stack(net, self.n)
-        run, key = net._function(self.layer, options), net._key_of_copies()
+        run, key = net._function(self.layer, options), net._scope.key
         keys = None if key is None else jax.random.split(key, self.n)
         copies = jax.vmap(lambda params, state, key: run(params, state, key, *inputs), axis_size=self.n)
         output, updates = copies(*net._variables(), keys)

@@ -233,10 +233,6 @@ class Net:
         for path, values in updates.items():
             self._scope.updates.setdefault(path, {}).update(values)
 
-    def _key_of_copies(self) -> Array | None:
-        """A key for copies of a layer to fold or split, where there is one."""
-        return None if self._scope.key is None else _fold(self._scope.key, "/".join(self._path))
-
     def _declare(self, inputs: tuple[Any, ...], options: dict[str, Any]) -> None:
         """Collect this layer's declarations, or hold the arrays at hand against them."""
         params = _declarations(self._layer.params, inputs, options)
