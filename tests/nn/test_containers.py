@@ -173,8 +173,10 @@ def test_two_uses_of_a_repeat_draw_differently_and_pass_the_state_on():
 
     for inner in (nn.Repeat(Block(), 2), nn.Ensemble(Block(), 2), nn.Remat(Block())):
         params, state = Twice(inner).init(KEY, X)
-        once = apply_jitted(inner, nn.Variables(params["inner"], state["inner"]), X, key=KEY, train=True)[1]
-        twice = apply_jitted(Twice(inner), nn.Variables(params, state), X, key=KEY, train=True)[1]["inner"]
+        once, twice = (
+            apply_jitted(model, nn.Variables(params, state), X, key=KEY, train=True)[1]["inner"]
+            for model in (nn.Chain(inner=inner), Twice(inner))
+        )
         assert np.all(twice["drawn"] != once["drawn"])
         first = jax.tree.leaves(twice["mean"])[0].reshape(-1, 3)[0]
         assert_close(first, 0.5 * (0.5 * (1.0 + X.mean(0)) + X.mean(0)), 1e-5)

@@ -282,8 +282,11 @@ def test_parameters_are_not_updated_and_names_not_declared_twice():
         Both().init(KEY, X)
 
     class Clash(Linear):
-        def forward(self, net, x):
-            return net.child("kernel", Linear(2))(x)
+        inner: Any = None
 
-    with pytest.raises(InputError, match="'kernel' is both a parameter and a sub-layer; rename one"):
-        Clash(2).init(KEY, X)
+        def forward(self, net, x):
+            return net.child("kernel", self.inner)(x)
+
+    for inner in (Linear(2), jnp.tanh):
+        with refused("'kernel' is both a parameter and a sub-layer; rename one"):
+            Clash(2, inner=inner).init(KEY, X)

@@ -229,10 +229,16 @@ def test_options_masks_and_named_inputs():
 
 
 def test_numpy_inputs_and_parameters_are_taken():
+    class Rows(nn.Layer):
+        def params(self, ids):
+            return {"table": nn.Param((7, 3), nn.init.zeros())}
+
+        def forward(self, net, ids):
+            return net.table[ids]
+
     ids = np.asarray([1, 2])
-    table = np.ones((7, 3), np.float32)
-    model = nn.Embedding(7, 3)
-    assert_equal(jax.jit(lambda ids: model.apply({"table": table}, {}, ids)[0])(ids), table[ids])
+    table = np.arange(21, dtype=np.float32).reshape(7, 3)
+    assert_equal(jax.jit(lambda ids: Rows().apply({"table": table}, {}, ids)[0])(ids), table[ids])
     assert isinstance(nn.Chain()(nn.Variables({}, {}), np.float64(3.0)), jax.Array)
 
 

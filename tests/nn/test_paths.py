@@ -191,6 +191,12 @@ def test_frozen_parameters_neither_learn_nor_decay_nor_keep_moments():
     assert np.all(learned.state["encoder"]["1"]["mean"] != 0)
 
 
+def test_a_running_statistic_is_not_to_be_unfrozen():
+    variables = MODEL.init(KEY, X)
+    with refused("in encoder/1: Mean(): has no array 'mean' (here stand ['mean'] in params, [] in state)"):
+        MODEL(jdl.unfreeze(variables, "**/mean"), X)
+
+
 # ── with optax ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -80,6 +80,7 @@ VALUES = [
     Many(3, [4, [5]], norm=Linear(2), extra=[1], flag=True),
     nn.Chain(Linear(3), jax.nn.relu, square, out=Linear(2)),
     nn.Chain(jax.nn.relu, jax.nn.silu, jax.nn.sigmoid, jnp.tanh, jnp.add, jax.nn.gelu, nn.functional.gelu),
+    Many(2, sizes=(jax.nn.relu, (jnp.tanh, square))),
     nn.Parallel(Linear(3), jnp.tanh),
     nn.Residual(jnp.tanh),
     nn.Repeat(nn.Chain(Linear(3), nn.Remat(Noise())), 3),
@@ -116,6 +117,7 @@ REPRS = [
     (Many(2), "Many(2)"),
     (Many(2, [3], extra=[[1]], flag=True), "Many(2, sizes=(3,), extra=((1,),), flag=True)"),
     (Many(2, norm=Linear(1), activation=square), "Many(2, norm=Linear(1), activation=square)"),
+    (Many(2, [square, [jax.nn.relu]]), "Many(2, sizes=(square, (relu,)))"),
     (nn.Chain(Linear(3), jax.nn.relu, out=Noise()), "Chain(Linear(3), relu, out=Noise())"),
     (nn.Parallel(a=Noise()), "Parallel(a=Noise())"),
     (nn.Repeat(nn.Residual(jnp.tanh), 2), "Repeat(Residual(tanh), 2)"),
@@ -211,7 +213,7 @@ def test_partials_and_lambdas_are_layers_but_new_values_each_time():
     leaky = functools.partial(jax.nn.leaky_relu, negative_slope=0.5)
     model = nn.Chain(leaky, lambda x: x + 1.0)
     assert_close(model(nn.Variables({}, {}), X), jnp.where(X >= 0, X, 0.5 * X) + 1.0)
-    assert nn.Chain(leaky) == nn.Chain(leaky)
+    assert nn.Chain(leaky) == nn.Chain(leaky) == copy.deepcopy(nn.Chain(leaky))
     assert nn.Chain(lambda x: x) != nn.Chain(lambda x: x)
     assert "partial" in repr(model) and "<lambda>" in repr(model)
 
