@@ -21,11 +21,11 @@ from fractions import Fraction
 
 import jax
 import jax.numpy as jnp
-import matplotlib.pyplot as plt
 import numpy as np
 import optax
 import rich
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from rich.table import Table
 from scipy.optimize import linprog
 
@@ -154,8 +154,9 @@ def worked_examples(record: Record) -> None:
 def main(settings: Perceptron, record: Record) -> None:
     """Work the examples, teach the gates, draw the lines."""
     worked_examples(record)
-    figure, all_axes = plt.subplots(1, len(GATES), figsize=(3.4 * len(GATES), 3.8), layout="constrained")
-    for axes, (name, targets) in zip(all_axes, GATES.items(), strict=True):
+    figure = Figure(figsize=(3.4 * len(GATES), 3.8), layout="constrained")
+    panels = figure.subplots(1, len(GATES))
+    for axes, (name, targets) in zip(panels, GATES.items(), strict=True):
         path, mistakes = learn(targets, settings.epochs)
         for epoch, wrong in enumerate(mistakes, start=1):
             record.log(gate=name, epoch=epoch, weights=list(path[len(INPUTS) * epoch]), mistakes=wrong)

@@ -21,7 +21,6 @@ import functools
 
 import jax
 import jax.numpy as jnp
-import matplotlib.pyplot as plt
 import numpy as np
 import optax
 import rich
@@ -187,7 +186,8 @@ def reason(found: dict[str, np.ndarray], later: dict[str, np.ndarray], epochs: i
 
 def draw_curves(losses: np.ndarray, seeds: range, epochs: int) -> Figure:
     """Losses [runs, blocks] over the epochs, one line for each run."""
-    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
     x = np.linspace(epochs / losses.shape[1], epochs, losses.shape[1])
     for seed, loss in zip(seeds, losses, strict=True):
         stuck = loss[-1] > 0.1
@@ -202,17 +202,16 @@ def draw_curves(losses: np.ndarray, seeds: range, epochs: int) -> Figure:
 def draw_regions(params: Tree, chosen: list[int], seeds: range) -> Figure:
     """What the network answers over the plane, for the chosen runs."""
     grid = np.stack(np.meshgrid(*[np.linspace(-0.5, 1.5, 101, dtype=np.float32)] * 2), axis=-1)
-    figure, all_axes = plt.subplots(
-        1, len(chosen), figsize=(3 * len(chosen) + 0.8, 3), layout="constrained", squeeze=False
-    )
-    for axes, index in zip(all_axes[0], chosen, strict=True):
+    figure = Figure(figsize=(3 * len(chosen) + 0.8, 3), layout="constrained")
+    panels = figure.subplots(1, len(chosen), squeeze=False)[0]
+    for axes, index in zip(panels, chosen, strict=True):
         one = jax.tree.map(lambda leaf, i=index: leaf[i], params)
         answer = MODEL(jdl.Variables(one, {}), grid)[..., 0]
         axes.contourf(grid[..., 0], grid[..., 1], answer, np.linspace(0, 1, 21), cmap="RdBu_r")
         axes.contour(grid[..., 0], grid[..., 1], answer, [0.5], colors="k", linewidths=1)
         axes.scatter(*INPUTS.T, c=TARGETS[:, 0], cmap="RdBu_r", edgecolors="k", s=70, zorder=2)
         axes.set(title=f"seed {seeds[index]}", xticks=(0, 1), yticks=(0, 1), aspect="equal")
-    figure.colorbar(ScalarMappable(cmap="RdBu_r"), ax=all_axes, label="output", ticks=(0, 0.5, 1))
+    figure.colorbar(ScalarMappable(cmap="RdBu_r"), ax=panels, label="output", ticks=(0, 0.5, 1))
     return figure
 
 
