@@ -1,4 +1,4 @@
-"""The table of contents: public names and where they live. ``__init__.py`` reads it and loads a name when first used."""
+"""Table of contents: public names and where they live. ``__init__.py`` reads it and loads names when first used."""
 
 from jdl import data as data
 from jdl import losses as losses

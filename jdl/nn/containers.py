@@ -45,9 +45,9 @@ class _Several(Layer):
 
     entries: tuple[tuple[str, Settings], ...]
 
-    def __init__(self, *layers: Any, **named: Any):
+    def _hold(self, layers: tuple[Any, ...], named: dict[str, Any]) -> None:
         object.__setattr__(self, "entries", _named(layers, named, type(self).__name__))
-        self.__post_init__()  # pyright: ignore[reportAttributeAccessIssue]
+        self.__post_init__()
 
     def __repr__(self) -> str:
         parts = [repr(layer) if name == str(i) else f"{name}={layer!r}" for i, (name, layer) in enumerate(self.entries)]
@@ -71,6 +71,9 @@ class Chain(_Several):
     ``Chain(Parallel(a, b), jnp.add)`` is a sum of two branches.
     """
 
+    def __init__(self, *layers: Any, **named: Any):
+        self._hold(layers, named)
+
     def forward(self, net: Net, *inputs: Any) -> Any:
         output: Any = inputs[0] if len(inputs) == 1 else inputs
         for name, layer in self.entries:
@@ -80,6 +83,9 @@ class Chain(_Several):
 
 class Parallel(_Several):
     """Layers side by side on the same inputs; returns the tuple of their outputs."""
+
+    def __init__(self, *layers: Any, **named: Any):
+        self._hold(layers, named)
 
     def forward(self, net: Net, *inputs: Any) -> tuple[Any, ...]:
         return tuple(net.child(name, layer)(*inputs) for name, layer in self.entries)
