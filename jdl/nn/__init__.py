@@ -36,7 +36,7 @@ from jdl.nn.norm import BatchNorm, GroupNorm, InstanceNorm, LayerNorm, RMSNorm
 from jdl.nn.perceptron import Neuron, Perceptron
 from jdl.nn.pool import AveragePool, GlobalAveragePool, GlobalMaxPool, MaxPool
 from jdl.nn.settings import Function, Param, Variables
-from jdl.nn.shape import Flatten, Reshape, Upsample
+from jdl.nn.shape import Flatten, Reshape, Resize, Upsample
 from jdl.nn.spec import Row, Spec
 
 __all__ = [
@@ -68,6 +68,7 @@ __all__ = [
     "Repeat",
     "Reshape",
     "Residual",
+    "Resize",
     "Row",
     "Spec",
     "Upsample",

@@ -68,6 +68,7 @@ CASES = {
     "Repeat that keeps": Case(lambda: nn.Repeat(nn.Chain(b=nn.Residual(nn.BatchNorm())), 2), keeps="inner/b"),
     "Reshape": Case(lambda: nn.Reshape((3, -1)), IMAGE),
     "Residual": Case(lambda: nn.Residual(nn.Dense(6))),
+    "Resize": Case(lambda: nn.Resize(5), IMAGE),
     "Upsample": Case(lambda: nn.Upsample(2), IMAGE),
 }  # fmt: skip
 FUNCTIONS = [name for name in nn.__all__ if callable(getattr(nn, name)) and not isinstance(getattr(nn, name), type)]
