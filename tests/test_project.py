@@ -21,7 +21,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 # From the ground up: a part imports from the lines above its own, never from its own line or from below.
 FLOORS = (
-    ("check",),
+    ("check", "extras"),
     ("nn", "losses", "data", "programs", "progress"),
     ("metrics", "zoo", "show"),
     ("objectives",),
