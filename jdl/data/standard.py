@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from types import ModuleType
 
@@ -13,6 +12,7 @@ from jdl.data.dataset import Dataset
 from jdl.data.idx import read_idx
 from jdl.data.registry import Splits, register
 from jdl.data.sources import fetch
+from jdl.extras import require
 
 DIGITS = tuple("0123456789")
 
@@ -138,8 +138,4 @@ def _columns(columns: str | Sequence[str], known: list[str]) -> list[str]:
 
 
 def _sklearn_datasets(name: str) -> ModuleType:
-    try:
-        return importlib.import_module("sklearn.datasets")
-    except ModuleNotFoundError as error:
-        message = f'the data set {name!r} comes with scikit-learn: pip install "jdl[experiments]"'
-        raise ModuleNotFoundError(message, name=error.name) from error
+    return require("sklearn.datasets", "experiments", f"the data set {name!r}")

@@ -123,9 +123,7 @@ def test_breast_cancer_columns():
 
 def test_missing_scikit_learn_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
-    with pytest.raises(
-        ModuleNotFoundError, match=r"'digits' comes with scikit-learn: pip install \"jdl\[experiments\]\""
-    ):
+    with pytest.raises(ModuleNotFoundError, match=r"'digits' needs sklearn.*pip install \"jdl\[experiments\]\""):
         load("digits")
 
 
