@@ -68,10 +68,12 @@ def _plot(histories: Mapping[str, History], path: str | Path | None) -> Figure:
         for place, (label, history) in enumerate(histories.items()):
             colours = ("", "") if label else (figures.BLUE, figures.ORANGE)
             if label:
-                colours = (figures.COLOURS[place % len(figures.COLOURS)],) * 2
+                one = figures.COLOURS[place % len(figures.COLOURS)]
+                colours = (one, one)
             _curves(axes, history, quantity, clock, label, colours)
         if axes.get_legend_handles_labels()[0]:
-            axes.legend(fontsize=7.5, frameon=False, labelcolor=figures.INK)
+            dotted = "dotted: training" if any(line.get_linestyle() == ":" for line in axes.lines) else None
+            axes.legend(fontsize=7.5, frameon=False, labelcolor=figures.INK, title=dotted, title_fontsize=7.5)
     return figures.finish(figure, path)
 
 

@@ -51,7 +51,7 @@ def style(axes: Axes, title: str = "") -> None:
     axes.set_title(title, fontsize=10, color=INK, loc="left")
     axes.grid(color=GRID, linewidth=0.6)
     axes.set_axisbelow(True)
-    axes.tick_params(colors=QUIET, labelsize=8, length=3)
+    axes.tick_params(which="both", color=QUIET, labelcolor=QUIET, labelsize=8)
     for name, spine in axes.spines.items():
         spine.set_visible(name in ("left", "bottom"))
         spine.set_color(QUIET)

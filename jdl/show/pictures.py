@@ -15,6 +15,9 @@ from jdl.show import figures
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_GRID = 300  # points a side
+_MARKERS = "osD^vPX*"
+
 
 def plot_images(
     images: Any, titles: Sequence[str] | None = None, path: str | Path | None = None, columns: int = 8
@@ -77,41 +80,69 @@ def plot_confusion(matrix: Any, classes: Sequence[str] | None = None, path: str 
 
 
 def plot_decision(
-    predict: Callable[[np.ndarray], Any], x: Any, y: Any, path: str | Path | None = None, title: str = ""
+    predict: Callable[[np.ndarray], Any],
+    x: Any,
+    y: Any,
+    path: str | Path | None = None,
+    *,
+    threshold: float = 0.0,
+    names: tuple[str, str] = ("x₁", "x₂"),
 ) -> Figure:
-    """What a function of two features decides over the plane, with the points ``x`` of classes ``y`` on it.
+    """The regions of the plane that a classifier gives to each class, and the examples in them.
 
     Args:
-        predict: takes ``[N, 2]``, returns ``[N]``: a score from 0 to 1, or the number of a class.
-        x: points ``[N, 2]``.
-        y: their classes ``[N]``, whole numbers from 0.
+        predict: from points ``[N, 2]`` (float32) to labels (integers or booleans ``[N]``), one score a point
+            (``[N]`` or ``[N, 1]``, class 1 above ``threshold``), or a score for each class ``[N, C]``.
+        x: examples ``[N, 2]``.
+        y: their classes ``[N]``, integers.
         path: a ``.png``, ``.svg`` or ``.pdf`` file to write.
-        title: what stands above.
+        threshold: between the classes of one score: 0 for logits, 0.5 for probabilities.
+        names: of the two axes.
 
     Raises:
-        InputError: points that are not ``[N, 2]``, classes or predictions of another number, or another suffix.
+        InputError: ``x``, ``y`` or what ``predict`` returns has another shape, or ``path`` another suffix.
         ModuleNotFoundError: matplotlib is missing; says which extra brings it.
     """
-    x, y = np.asarray(x, np.float32), np.asarray(y).reshape(-1)
-    if x.ndim != 2 or x.shape[1] != 2 or len(x) != len(y):
-        raise InputError(f"x got {check.describe(x)} and y got {check.describe(y)}, wanted [N, 2] and [N]")
-    margin = 0.25 * (np.ptp(x, axis=0) + 1e-6)
-    ends = zip(x.min(axis=0) - margin, x.max(axis=0) + margin, strict=True)
-    across, up = np.meshgrid(*(np.linspace(low, high, 201, dtype=np.float32) for low, high in ends))
-    scores = np.asarray(predict(np.stack([across.ravel(), up.ravel()], axis=1)))
-    if scores.size != across.size:
+    x, y = np.asarray(x), np.asarray(y)
+    if x.ndim != 2 or x.shape[1] != 2 or not len(x):
+        raise InputError(f"x got {check.describe(x)}, wanted points [N, 2]; choose two features")
+    if y.shape != x.shape[:1] or y.dtype.kind not in "biu" or y.min() < 0:
         raise InputError(
-            f"predict returned {check.describe(scores)} for {across.size} points, wanted one value for each"
+            f"y got {check.describe(y)}, wanted classes [{len(x)}] counted from 0; use y.ravel().astype(int)"
         )
-    figure, (axes,) = figures.new_figure(1, 1, (3.8, 3.6), path)
-    figures.style(axes, title)
-    top = max(1, int(y.max(initial=0)))
-    regions = scores.reshape(across.shape).astype(np.float32)
-    axes.pcolormesh(across, up, regions, cmap="coolwarm", vmin=0, vmax=top, alpha=0.55, rasterized=True)
-    colours = ["#3b4cc0", "#b40426"] if top == 1 else list(figures.COLOURS)
-    for label in range(top + 1):
-        points = x[y == label]
-        colour = colours[label % len(colours)]
-        axes.scatter(*points.T, color=colour, edgecolors="white", linewidths=0.8, s=36, label=str(label), zorder=3)
-    axes.legend(fontsize=7.5, frameon=True, title="class", title_fontsize=7.5)
+    y = y.astype(int)
+    figure, [axes] = figures.new_figure(1, 1, (4.6, 4.2), path)
+    reach = 0.15 * np.maximum(np.ptp(x, axis=0), 1e-6)
+    sides = [np.linspace(*ends, _GRID) for ends in zip(x.min(0) - reach, x.max(0) + reach, strict=True)]
+    points = np.stack(np.meshgrid(*sides), -1).reshape(-1, 2).astype(np.float32)
+    label, score = _decisions(np.asarray(predict(points)), len(points), threshold)
+    classes = max(int(label.max()), int(y.max())) + 1
+    colours = [figures.COLOURS[c % len(figures.COLOURS)] for c in range(classes)]
+    regions = label.reshape(_GRID, _GRID)
+    axes.contourf(*sides, regions, np.arange(classes + 1) - 0.5, colors=colours, alpha=0.18)
+    borders = [(regions == c) - 0.5 for c in np.unique(regions)] if score is None else [score.reshape(_GRID, _GRID)]
+    if regions.min() < regions.max():
+        for border in borders:
+            axes.contour(*sides, border, [0.0], colors=figures.INK, linewidths=1.2)
+    for c in np.unique(y):
+        look = {"color": colours[c], "marker": _MARKERS[c % len(_MARKERS)], "edgecolor": "white", "linewidth": 0.8}
+        axes.scatter(*x[y == c].T, s=60 if len(x) < 50 else 22, label=f"class {c}", zorder=3, **look)
+    figures.style(axes)
+    axes.grid(False)
+    axes.set_xlabel(names[0], color=figures.QUIET)
+    axes.set_ylabel(names[1], color=figures.QUIET)
+    figure.legend(loc="outside lower center", ncols=min(classes, 5), fontsize=8, frameon=False)
     return figures.finish(figure, path)
+
+
+def _decisions(answer: np.ndarray, points: int, threshold: float) -> tuple[np.ndarray, np.ndarray | None]:
+    """The class of each point, and how far its one score is above the threshold where it has one."""
+    if answer.shape == (points, 1):
+        answer = answer[:, 0]
+    if answer.shape == (points,):
+        if answer.dtype.kind in "biu":
+            return answer.astype(int), None
+        return (answer > threshold).astype(int), answer - threshold
+    if answer.ndim == 2 and len(answer) == points:
+        return answer.argmax(axis=1), None
+    raise InputError(f"predict returned {check.describe(answer)}, wanted [{points}] labels or scores, or [{points}, C]")
