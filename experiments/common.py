@@ -103,10 +103,12 @@ class Record:
     def finish(self, seconds: float) -> dict[str, Any]:
         """Write result.json: the mean of each metric, its standard deviation over seeds (n - 1), and every value."""
         several = {name: values for name, values in self.values.items() if len(values) > 1}
+        with np.errstate(invalid="ignore"):  # a metric that is not finite has no deviation
+            deviations = {name: np.std(values, ddof=1) for name, values in several.items()}
         result = _plain(
             {
                 "metrics": {name: np.mean(values) for name, values in self.values.items()},
-                "deviations": {name: np.std(values, ddof=1) for name, values in several.items()},
+                "deviations": deviations,
                 "values": self.values,
                 "seeds": list(self.settings.each_seed),
                 "seconds": round(seconds, 2),
@@ -150,15 +152,19 @@ def experiment(smoke: Mapping[str, Any] | None = None) -> Callable[[Body], Comma
 
 
 def result_table(title: str, result: Mapping[str, Any]) -> Table:
-    """The metrics as a table: ``row/column`` names a place, deviations stand behind ±."""
-    places = {name: name.rpartition("/")[::2] for name in result["metrics"]}
-    rows = dict.fromkeys(row for row, _ in places.values())
-    columns = dict.fromkeys(column for _, column in places.values())
+    """The metrics as a table for the terminal."""
+    rows, columns, cells = pivot(result)
     table = Table("", *(column.replace("_", " ") for column in columns), title=title, box=SIMPLE_HEAD)
-    cells = {places[name]: format_metric(result, name) for name in places}
     for row in rows:
         table.add_row(row, *(cells.get((row, column), "") for column in columns))
     return table
+
+
+def pivot(result: Mapping[str, Any]) -> tuple[list[str], list[str], dict[tuple[str, str], str]]:
+    """Rows, columns and cells of a result: the metric ``cnn/accuracy`` stands in row ``cnn``, column ``accuracy``."""
+    places = {name: name.rpartition("/")[::2] for name in result["metrics"]}
+    rows, columns = (list(dict.fromkeys(names)) for names in zip(*places.values(), strict=True))
+    return rows, columns, {place: format_metric(result, name) for name, place in places.items()}
 
 
 def format_metric(result: Mapping[str, Any], name: str) -> str:
