@@ -325,7 +325,7 @@ def make_dense() -> Cases:
         add(cases, f"dense_{len(shape)}", "dense", {}, arrays, lambda x, kernel, bias: x @ kernel + bias)
     arrays = {"x": normal(rng, 3, 4), "kernel": normal(rng, 4, 6)}
     add(cases, "dense_no_bias", "dense", {}, arrays, lambda x, kernel: F.linear(x, kernel.T))
-    ids = rng.integers(0, 7, (3, 5))
+    ids = rng.integers(0, 7, (3, 5)).astype(np.int32)
     arrays = {"ids": ids, "table": normal(rng, 7, 4)}
     add(cases, "embedding", "embedding", {}, arrays, lambda ids, table: F.embedding(ids, table))
     return cases
