@@ -1,11 +1,13 @@
 """SimpleNet, 784-128-10, and a small convolutional network on MNIST.
 
-55,000 digits train, 5,000 validate, the official 10,000 test. Settings were chosen by validation accuracy.
+55,000 digits train, 5,000 validate, the official 10,000 test. Settings were chosen by validation accuracy;
+moving each image at random, inside the compiled step, takes SimpleNet's from 0.979 to 0.986.
 
 Command   python -m experiments.mnist --seeds 3
 Machine   2 CPU cores
-Time      TIME
-Result    RESULT
+Time      10 minutes, with other work on the machine; 6 with less of it, 95 s of that for one convolutional network
+Result    Test accuracy 0.9265 linear, 0.9806 SimpleNet, 0.9860 SimpleNet on images shifted by up to a pixel, 0.9948
+          convolutional, each ± 0.0013 or less over seeds.
 """
 
 from __future__ import annotations

@@ -1,0 +1,123 @@
+"""The table of results in README.md, made from the result.json and config.json that are kept in results/.
+
+To renew a row: run its command, copy the two files from runs/NAME to experiments/results/NAME, then
+
+Command   python -m experiments.table
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from experiments.common import format_metric, pivot
+
+HERE = Path(__file__).parent
+BEGIN, END = "<!-- made by python -m experiments.table -->\n", "<!-- end -->\n"
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One claim: a metric of an experiment, what was wanted of it, and other metrics to read it beside."""
+
+    experiment: str
+    data: str
+    metric: str
+    at_least: float | None = None  # the mean
+    each_at_least: float | None = None  # every seed
+    at_most: float | None = None  # the mean
+    beside: tuple[str, ...] = ()
+
+    @property
+    def wanted(self) -> str:
+        """The claim in words."""
+        bounds = {"≥": self.at_least, "each ≥": self.each_at_least, "≤": self.at_most}
+        return ", ".join(f"{words} {bound}" for words, bound in bounds.items() if bound is not None)
+
+    def holds(self, result: dict[str, Any]) -> bool:
+        """Whether the result is as good as was wanted."""
+        mean, least = result["metrics"][self.metric], min(result["values"][self.metric])
+        return (
+            (self.at_least is None or mean >= self.at_least)
+            and (self.each_at_least is None or least >= self.each_at_least)
+            and (self.at_most is None or mean <= self.at_most)
+        )
+
+
+DIGITS = "scikit-learn digits, 359 of 1,797 test"
+MNIST = "MNIST, official 10,000 test"
+CANCER = 'breast cancer, 569 × 10 "worst", 5 folds'
+DIABETES = "diabetes, 442 × 10, 5 folds"
+GATES = "the four inputs of a gate"
+ROWS = (
+    Row(
+        "digits",
+        DIGITS,
+        "cnn/accuracy",
+        at_least=0.985,
+        each_at_least=0.98,
+        beside=("mlp/accuracy", "linear/accuracy", "scikit-learn SVC/accuracy", "scikit-learn k-NN/accuracy"),
+    ),
+    Row("mnist", MNIST, "SimpleNet/accuracy", at_least=0.98, beside=("linear/accuracy",)),
+    Row("mnist", MNIST, "SimpleNet, images shifted/accuracy", at_least=0.98),
+    Row("mnist", MNIST, "convolutional, images shifted/accuracy", at_least=0.992),
+    Row(
+        "breast_cancer",
+        CANCER,
+        "10-64-1 network/roc_auc",
+        at_least=0.99,
+        beside=("10-64-1 network/pooled_roc_auc", "logistic regression/roc_auc", "logistic regression/pooled_roc_auc"),
+    ),
+    Row(
+        "diabetes",
+        DIABETES,
+        "network by mse/r2",
+        beside=("network by mae/r2", "network by huber/r2", "ridge regression/r2"),
+    ),
+    Row("xor", GATES, "first 100 updates/difference · 1e6", at_most=1),
+    Row("xor", GATES, "10,000 epochs/solved", beside=("10,000 epochs/runs", "10,000 epochs/largest error of these")),
+    Row("perceptron", GATES, "AND/learned", at_least=1, beside=("OR/learned", "XOR/learned")),
+)
+EXPERIMENTS = tuple(dict.fromkeys(row.experiment for row in ROWS))
+
+
+def read(experiment: str, file: str) -> dict[str, Any]:
+    """A kept file of an experiment."""
+    return json.loads((HERE / "results" / experiment / file).read_text())
+
+
+def claims() -> str:
+    """The rows, in Markdown."""
+    lines = ["| experiment | data | wanted | result | beside it |", "|---|---|---|---|---|"]
+    for row in ROWS:
+        result = read(row.experiment, "result.json")
+        got = f"{row.metric} **{format_metric(result, row.metric)}**"
+        beside = "; ".join(f"{name} {format_metric(result, name)}" for name in row.beside)
+        lines.append(f"| [{row.experiment}]({row.experiment}.py) | {row.data} | {row.wanted} | {got} | {beside} |")
+    return "\n".join(lines) + "\n"
+
+
+def whole(experiment: str) -> str:
+    """All that an experiment measured, in Markdown."""
+    result, config = read(experiment, "result.json"), read(experiment, "config.json")
+    rows, columns, cells = pivot(result)
+    runs = f"{len(result['seeds'])} seeds, " if len(result["seeds"]) > 1 else ""
+    versions = ", ".join(f"{name} {config['versions'][name]}" for name in ("jax", "jdl", "python"))
+    about = f"{runs}{result['seconds']:.0f} s in all on {config['machine']['cores']} CPU cores; {versions}"
+    lines = [f"### {experiment}", "", f"`{config['command']}` ({about})", ""]
+    lines += [f"| | {' | '.join(column.replace('_', ' ') for column in columns)} |", "|---" * (len(columns) + 1) + "|"]
+    lines += [f"| {row} | {' | '.join(cells.get((row, column), '') for column in columns)} |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def readme() -> str:
+    """README.md as the kept results have it."""
+    parts = [claims(), *map(whole, EXPERIMENTS)]
+    before, rest = (HERE / "README.md").read_text().split(BEGIN)
+    return before + BEGIN + "\n".join(parts) + END + rest.split(END)[1]
+
+
+if __name__ == "__main__":
+    (HERE / "README.md").write_text(readme())
