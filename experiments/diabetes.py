@@ -10,8 +10,8 @@ settings are the first that were tried.
 Command   python -m experiments.diabetes --seeds 5
 Machine   2 CPU cores
 Time      38 s, with other work on the machine; 23 s of it computing
-Result    R² 0.465 by MSE, 0.450 by MAE, 0.461 by Huber, each ± 0.02 over seeds, and 0.493 by ridge regression: the table
-          is small and nearly linear, and the linear model is the better one, by every score.
+Result    R² 0.465 by MSE, 0.450 by MAE, 0.461 by Huber, each ± 0.02 over seeds, and 0.493 by ridge regression: the
+          table is small and nearly linear, and the linear model is the better one, by every score.
 """
 
 from __future__ import annotations
