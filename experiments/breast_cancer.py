@@ -5,7 +5,7 @@ each fold by its training part. Every tumour is held out once: roc_auc is the me
 that of all 569 held-out scores together. Nothing was tuned: these settings are the first that were tried.
 
 Command   python -m experiments.breast_cancer --seeds 5
-Machine   2 CPU cores
+Machine   2 CPU cores, jax 0.10.2
 Time      9 s
 Result    ROC-AUC 0.9931 ± 0.0005 over seeds (pooled 0.9925), beside 0.9924 (0.9920) of logistic regression: on ten
           measures as telling as these a hidden layer has little to add.

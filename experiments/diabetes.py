@@ -8,7 +8,7 @@ kept. Ridge regression chooses its penalty by cross-validation within the traini
 settings are the first that were tried.
 
 Command   python -m experiments.diabetes --seeds 5
-Machine   2 CPU cores
+Machine   2 CPU cores, jax 0.10.2
 Time      38 s, with other work on the machine; 23 s of it computing
 Result    R² 0.465 by MSE, 0.450 by MAE, 0.461 by Huber, each ± 0.02 over seeds, and 0.493 by ridge regression: the
           table is small and nearly linear, and the linear model is the better one, by every score.

@@ -4,7 +4,7 @@
 Settings were chosen by 5-fold cross-validation within train and validation, which `--folds 5` repeats.
 
 Command   python -m experiments.digits --seeds 3
-Machine   2 CPU cores
+Machine   2 CPU cores, jax 0.10.2
 Time      20 s from a cold start, imports and compilation included, with other work on the machine; 15 s of it computing
 Result    Test accuracy 0.969 linear, 0.978 MLP, 0.989 CNN (each seed ≥ 0.986), beside 0.994 of both SVC and k-NN: two
           errors of 359, where the CNN makes three to five. In cross-validation, on four times as many digits, the order

@@ -4,7 +4,7 @@
 moving each image at random, inside the compiled step, takes SimpleNet's from 0.979 to 0.986.
 
 Command   python -m experiments.mnist --seeds 3
-Machine   2 CPU cores
+Machine   2 CPU cores, jax 0.10.2
 Time      10 minutes, with other work on the machine; 6 with less of it, 95 s of that for one convolutional network
 Result    Test accuracy 0.9265 linear, 0.9806 SimpleNet, 0.9860 SimpleNet on images shifted by up to a pixel, 0.9948
           convolutional, each ± 0.0013 or less over seeds.
