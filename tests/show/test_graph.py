@@ -284,15 +284,17 @@ def test_data_flows_forward_and_groups_hold_what_is_in_them(drawn: Graph):
 TOKEN = re.compile(r'\s*(?:("(?:[^"\\]|\\.)*")|(->)|([{}\[\];=,])|([A-Za-z_][A-Za-z_0-9]*))')
 
 
-def parse_dot(source: str) -> tuple[dict[str, tuple[str, ...]], list[tuple[str, str, str]], dict[str, str]]:
-    """Nodes with the clusters around them, edges with their labels, and labels of clusters; asserts the grammar."""
+def parse_dot(source: str) -> tuple[dict[str, tuple[tuple[str, ...], str]], list[tuple[str, str, str]], dict[str, str]]:
+    """Nodes with the clusters around them and their labels, edges with labels, and labels of clusters; asserts the
+    grammar.
+    """
     tokens, place = [], 0
     while place < len(source.rstrip()):
         match = TOKEN.match(source, place)
         assert match, f"no DOT token at {source[place : place + 30]!r}"
         tokens.append(match.group().strip())
         place = match.end()
-    nodes: dict[str, tuple[str, ...]] = {}
+    nodes: dict[str, tuple[tuple[str, ...], str]] = {}
     edges, titles = [], {}
 
     def attributes() -> dict[str, str]:
@@ -324,8 +326,7 @@ def parse_dot(source: str) -> tuple[dict[str, tuple[str, ...]], list[tuple[str, 
                 attributes()
             else:
                 assert first not in nodes, f"{first} is declared twice"
-                nodes[first] = around
-                attributes()
+                nodes[first] = around, attributes()["label"]
             assert tokens.pop(0) == ";"
         tokens.pop(0)
 
@@ -333,6 +334,11 @@ def parse_dot(source: str) -> tuple[dict[str, tuple[str, ...]], list[tuple[str, 
     statements(())
     assert tokens == []
     return nodes, edges, titles
+
+
+def written(*lines: str) -> str:
+    """Lines as DOT quotes them."""
+    return '"' + "\\n".join(re.sub(r'(["\\])', r"\\\1", line) for line in lines if line) + '"'
 
 
 def test_dot_says_the_same(drawn: Graph):
@@ -345,7 +351,7 @@ def test_dot_says_the_same(drawn: Graph):
         while group is not None:
             around.insert(0, f"cluster_{group}")
             group = drawn.groups[group].parent
-        assert nodes[f"n{i}"] == tuple(around)
+        assert nodes[f"n{i}"] == (tuple(around), written(node.name, node.note))
 
 
 def test_dot_and_svg_escape_what_they_write():
@@ -356,7 +362,7 @@ def test_dot_and_svg_escape_what_they_write():
             return x + 1
 
     found = graph(nn.Chain(Odd('a "quoted" <b> & \\ back\nline'), nn.relu), ROWS)
-    parse_dot(found.dot)
+    assert parse_dot(found.dot)[0]["n1"][1] == written(found.nodes[1].name) != f'"{found.nodes[1].name}"'
     assert ET.fromstring(found.svg) is not None
 
 
@@ -406,6 +412,12 @@ def test_the_picture_is_whole(drawn: Graph):
     boxes = [Rectangle(element) for element in root.iter(f"{SVG}rect") if element.get("class") == "node"]
     frames = [Rectangle(element) for element in root.iter(f"{SVG}rect") if element.get("class") == "group"]
     assert len(boxes) == len(drawn.nodes)
+    alone = [
+        i
+        for i in range(len(drawn.groups))
+        if i not in [node.group for node in drawn.nodes] and sum(group.parent == i for group in drawn.groups) == 1
+    ]
+    assert len(frames) == len(drawn.groups) - len(alone)  # such a group becomes one with the one in it
     assert all(page.holds(box) for box in boxes + frames)
     for a, b in combinations(boxes, 2):
         assert not a.overlaps(b)

@@ -158,6 +158,7 @@ def test_lines_keep_within_100_columns():
     text_ = str(jdl.summary(wide, like(1024, 10**5)))
     assert max(map(len, text_.splitlines())) <= 100
     assert text_.count("…") > 10
+    assert sum(line.lstrip().startswith("a_rather") for line in text_.splitlines()) == 12
 
 
 def test_ten_billion_parameters_need_no_memory():
