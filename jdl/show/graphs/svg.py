@@ -87,10 +87,12 @@ def _width(text: str, size: float) -> float:
 def _lines(node: Node) -> tuple[str, str]:
     """What stands in a node, in large and in small."""
     if node.kind == "operation":
-        if (symbol := _SYMBOLS.get(node.name)) is not None:
-            return f" {symbol} ".join(node.note[1:-1].split(", ")) if node.note else symbol, ""
-        name = _WORDS.get(node.name, node.name)
-        return (f"{name}{node.note}", "") if node.note.startswith("(") else (name, node.note)
+        symbol, name = _SYMBOLS.get(node.name), _WORDS.get(node.name, node.name)
+        if node.note and not node.note.startswith("("):
+            return name, node.note
+        if symbol is None:
+            return f"{name}{node.note}", ""
+        return f" {symbol} ".join(node.note[1:-1].split(", ")) if node.note else symbol, ""
     return node.name, " · ".join(filter(None, [node.path, node.note])) if node.kind == "layer" else ""
 
 
