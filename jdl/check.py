@@ -33,7 +33,7 @@ def describe(x: Any) -> str:
     if hasattr(x, "shape") and hasattr(x, "dtype"):
         return f"{x.dtype}[{', '.join(map(str, x.shape))}]"
     if isinstance(x, (tuple, list)):
-        return "(" + ", ".join(map(describe, x)) + ")"
+        return "(" + ", ".join([*map(describe, x[:4]), *["..."] * (len(x) > 4)]) + ")"
     if isinstance(x, dict):
         return "{" + ", ".join(f"{k}: {describe(v)}" for k, v in x.items()) + "}"
     text = repr(x)

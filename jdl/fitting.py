@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -18,10 +18,19 @@ from jdl.data import Dataset, Splits, epoch_end_step, indices_between, load, ste
 from jdl.gradients import Gradient
 from jdl.nn.core import Layer
 from jdl.nn.settings import Variables
-from jdl.objectives import Batch, Objective, Supervised, model_inputs, supervised
+from jdl.objectives import Batch, Objective, as_tuple, supervised, supervised_terms
 from jdl.programs import Compilations, Program, cached_program
 from jdl.progress import Progress
-from jdl.runs import EVALUATION_BATCH, Run, evaluate_batches, format_row, merge_reports, padded_batches, read_metrics
+from jdl.runs import (
+    EVALUATION_BATCH,
+    Run,
+    check_targets,
+    evaluate_batches,
+    format_row,
+    merge_reports,
+    padded_batches,
+    read_metrics,
+)
 from jdl.steps import Step, TrainState, eval_params, init_state, make_step
 
 Array = jax.Array
@@ -43,7 +52,7 @@ def fit(
     validate_every: int | None = None,
     seed: int = 0,
     variables: Variables | None = None,
-    callbacks: Iterable[Callback] = (),
+    callbacks: Sequence[Callback] = (),
     progress: bool | None = None,
 ) -> Run:
     """Train a model and return the :class:`jdl.Run`.
@@ -77,12 +86,14 @@ def fit(
     if held_out is not None and objective is None:
         raise InputError("fit got validation data and a gradient of no objective; evaluate in a callback instead")
     step = make_step(loss if isinstance(loss, Gradient) else objective, optimizer)  # pyright: ignore[reportArgumentType]
-    first = train.gather(indices_between(len(train), batch_size, seed, 0, 1)[0])
-    run = Run(model, objective, init_state(model, optimizer, first, seed, variables=variables))
-    if isinstance(objective, Supervised):
-        check_targets(objective, run.state, train)
-    batches = None if held_out is None else jax.device_put(padded_batches(held_out, EVALUATION_BATCH))
-    _train(run, step, train, batches, plan, seed, tuple(callbacks), progress)
+    called = as_tuple(callbacks, "callbacks")
+    with Progress("training", plan.steps, progress) as bar:
+        run = Run(model, objective, _first_state(model, objective, optimizer, train, plan, seed, variables))
+        for name, part in (("data", train), ("validation", held_out)):
+            if part is not None:
+                check_targets(objective, run.state.variables, part, name)
+        batches = None if held_out is None else jax.device_put(padded_batches(held_out, EVALUATION_BATCH))
+        _train(run, step, train, batches, plan, seed, called, bar)
     return run
 
 
@@ -94,7 +105,7 @@ def _train(
     plan: _Plan,
     seed: int,
     callbacks: tuple[Callback, ...],
-    progress: bool | None,
+    bar: Progress,
 ) -> None:
     """The loop: calls up to a report, then the report, until the last one or ``run.stop``."""
     call = Compilations(run.compilations)
@@ -102,27 +113,43 @@ def _train(
     arrays = jax.tree.map(jnp.asarray, dict(train.arrays))
     zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), _report_shapes(step, run.state, train, plan))
     state, done, begin, run.training = run.state, 0, time.perf_counter(), True
-    with Progress("training", plan.steps, progress) as bar:
-        for report in plan.reports:
-            totals = jax.device_put(zeros)
-            for stop, rows in plan.calls(done, report, seed):
-                program = single if rows.ndim == 1 else several
-                state, totals = call(program, state, totals, arrays, rows)
-                bar(stop, functools.partial(_line, totals))
-            run.state, done = state, report
-            row: dict[str, Any] = {"step": report, "epoch": -(-report * plan.batch_size // len(train))}
-            row |= {"seconds": time.perf_counter() - begin} | read_metrics(jax.device_get(totals))
-            if batches is not None and run.objective is not None:
-                variables = Variables(eval_params(state), state.state)
-                scores = evaluate_batches(run.objective, variables, batches, call)
-                row |= {f"validation_{name}": value for name, value in scores.items()}
-            run.history.append(row)
-            bar(report, functools.partial(format_row, row))
-            for callback in callbacks:
-                callback(run)
-            if run.stopped is not None:
-                break
+    for report in plan.reports:
+        totals = jax.device_put(zeros)
+        for stop, rows in plan.calls(done, report, seed):
+            program = single if rows.ndim == 1 else several
+            state, totals = call(program, state, totals, arrays, rows)
+            bar(stop, functools.partial(_line, totals))
+        run.state, done = state, report
+        row: dict[str, Any] = {"step": report, "epoch": -(-report * plan.batch_size // len(train))}
+        row |= {"seconds": time.perf_counter() - begin} | read_metrics(jax.device_get(totals))
+        if batches is not None and run.objective is not None:
+            variables = Variables(eval_params(state), state.state)
+            scores = evaluate_batches(run.objective, variables, batches, call)
+            row |= {f"validation_{name}": value for name, value in scores.items()}
+        run.history.append(row)
+        bar(report, functools.partial(format_row, row))
+        for callback in callbacks:
+            callback(run)
+        if run.stopped is not None:
+            break
     run.training = False
+
+
+def _first_state(
+    model: Layer,
+    objective: Objective | None,
+    optimizer: optax.GradientTransformation,
+    train: Dataset,
+    plan: _Plan,
+    seed: int,
+    variables: Variables | None,
+) -> TrainState:
+    batch = train.gather(indices_between(len(train), plan.batch_size, seed, 0, 1)[0])
+    inputs = next((term.inputs for term in supervised_terms(objective)), "inputs")
+    state = init_state(model, optimizer, batch, seed, inputs=inputs, variables=variables)
+    if not jax.tree.leaves(state.params):
+        raise InputError("there is nothing to train: the model has no parameters, or all of them are frozen")
+    return state
 
 
 def _line(totals: Any) -> str:
@@ -193,7 +220,11 @@ def _data(data: Any, validation: Any) -> tuple[Dataset, Dataset | None]:
         data = load(data)
     if isinstance(data, Splits):
         data, validation = data.train, data.validation if validation is None else validation
-    return Dataset.of(data), None if validation is None else Dataset.of(validation)
+    train = Dataset.of(data)
+    try:
+        return train, None if validation is None else Dataset.of(validation)
+    except InputError as error:
+        raise InputError(error.message, "validation") from None
 
 
 def _objective(model: Layer, loss: Any, metrics: Sequence[Any]) -> Objective | None:
@@ -208,22 +239,4 @@ def _objective(model: Layer, loss: Any, metrics: Sequence[Any]) -> Objective | N
                 "fit got metrics beside an objective or a gradient; give them to supervised(..., metrics=[...])"
             )
         return found
-    return supervised(model, loss, tuple(metrics))
-
-
-def check_targets(objective: Supervised, state: TrainState, data: Dataset, limit: int = 2**24) -> None:
-    """Hold the targets against the outputs before training: labels out of range, floats for labels, other shapes.
-
-    Inside a compiled step values are unknown, so the loss is tried on outputs of zero, as many as ``limit`` numbers
-    allow.
-    """
-    if callable(objective.inputs) or callable(objective.targets):
-        return
-    batch = data.gather(np.zeros(1, np.int32))
-    positional, named = model_inputs(batch[objective.inputs])
-    output, _ = jax.eval_shape(lambda: objective.model.apply(state.params, state.state, *positional, **named))
-    if not hasattr(output, "shape") or objective.targets not in data.arrays:
-        return
-    rows = max(1, min(len(data), limit // max(1, int(np.prod(output.shape)))))
-    targets = jax.tree.map(lambda leaf: leaf[:rows], data[objective.targets])
-    objective.loss(jnp.zeros((rows, *output.shape[1:]), output.dtype), targets)
+    return supervised(model, loss, metrics)  # pyright: ignore[reportArgumentType]

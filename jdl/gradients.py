@@ -61,8 +61,32 @@ class gradient(Gradient):
         return grads, aux
 
 
+def as_gradient(value: Any) -> GradientFunction:
+    """A gradient as it is, an objective as the gradient of it."""
+    if isinstance(value, Objective):
+        return gradient(value)
+    if not callable(value):
+        raise InputError(f"got {check.describe(value)}, wanted a gradient or an objective")
+    return value  # pyright: ignore[reportReturnType]
+
+
 @dataclasses.dataclass(frozen=True)
-class accumulate(Gradient):
+class _Transformed(Gradient):
+    """A gradient made from another, or from an objective."""
+
+    gradient: GradientFunction | Objective
+
+    def __post_init__(self) -> None:
+        as_gradient(self.gradient)  # refuses what is neither
+
+    @property
+    def field(self) -> GradientFunction:
+        """The gradient that is transformed."""
+        return as_gradient(self.gradient)
+
+
+@dataclasses.dataclass(frozen=True)
+class accumulate(_Transformed):
     """The gradient of a large batch from ``microbatches`` smaller ones, one after another.
 
     Each microbatch counts by its ``Aux.weight``, so a loss that is a weighted mean with one weight gives the whole
@@ -73,10 +97,10 @@ class accumulate(Gradient):
         InputError: the batch does not divide, or terms of a sum have weights of their own.
     """
 
-    gradient: GradientFunction
     microbatches: int
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not isinstance(self.microbatches, int) or self.microbatches < 1:
             raise InputError(f"microbatches got {self.microbatches!r}, wanted an integer of at least 1")
 
@@ -87,7 +111,7 @@ class accumulate(Gradient):
             state, grads, loss, weight = total
             index, part = item
             own = None if key is None else jax.random.fold_in(key, index)
-            g, aux = self.gradient(params, state, part, own)
+            g, aux = self.field(params, state, part, own)
             # An empty microbatch counts for next to nothing, and for a full share where all are empty.
             w = jnp.maximum(_one_weight(aux), 1e-20)
             grads = jax.tree.map(lambda a, b: a + w * b.astype(jnp.float32), grads, g)
@@ -107,14 +131,12 @@ class accumulate(Gradient):
 
 
 @dataclasses.dataclass(frozen=True)
-class per_example_gradients:
+class per_example_gradients(_Transformed):
     """The gradient of every example alone, by vmap: leaves ``[B, …]``, and an ``Aux`` of ``[B]`` entries.
 
     Raises:
         InputError: the model updates state, which one example alone cannot do.
     """
-
-    gradient: GradientFunction
 
     def __call__(self, params: Tree, state: Tree, batch: Batch, key: Array | None) -> tuple[Tree, Aux]:
         size = jax.tree.leaves(batch)[0].shape[0]
@@ -122,7 +144,7 @@ class per_example_gradients:
         def one(example: Batch, index: Array) -> tuple[Tree, Aux]:
             example = jax.tree.map(lambda x: x[None], example)
             own = None if key is None else jax.random.fold_in(key, index)
-            grads, aux = self.gradient(params, state, example, own)
+            grads, aux = self.field(params, state, example, own)
             if any(new is not old for new, old in zip(jax.tree.leaves(aux.state), jax.tree.leaves(state), strict=True)):
                 raise InputError(
                     "per-example gradients got a model that updates its state (batch statistics?); use another norm"
@@ -134,17 +156,16 @@ class per_example_gradients:
 
 
 @dataclasses.dataclass(frozen=True)
-class clip_per_example(Gradient):
+class clip_per_example(_Transformed):
     """The weighted mean of per-example gradients, each scaled down to a global norm of at most ``max_norm``.
 
     Abadi et al. 2016, arXiv:1607.00133, without the noise.
     """
 
-    gradient: GradientFunction
     max_norm: float
 
     def __call__(self, params: Tree, state: Tree, batch: Batch, key: Array | None) -> tuple[Tree, Aux]:
-        grads, aux = per_example_gradients(self.gradient)(params, state, batch, key)
+        grads, aux = per_example_gradients(self.field)(params, state, batch, key)
         leaves = jax.tree.leaves(grads)
         squares = [jnp.sum(jnp.square(g.astype(jnp.float32)), axis=tuple(range(1, g.ndim))) for g in leaves]
         norms = jnp.sqrt(jnp.stack(squares).sum(axis=0))
@@ -157,36 +178,34 @@ class clip_per_example(Gradient):
 
 
 @dataclasses.dataclass(frozen=True)
-class sharpness_aware(Gradient):
+class sharpness_aware(_Transformed):
     """The gradient at the point ``radius`` uphill from the parameters (Foret et al. 2021, arXiv:2010.01412).
 
     Loss, state and metrics are those of the parameters themselves.
     """
 
-    gradient: GradientFunction
     radius: float = 0.05
 
     def __call__(self, params: Tree, state: Tree, batch: Batch, key: Array | None) -> tuple[Tree, Aux]:
-        grads, aux = self.gradient(params, state, batch, key)
+        grads, aux = self.field(params, state, batch, key)
         norm = jnp.sqrt(sum(jnp.sum(jnp.square(g.astype(jnp.float32))) for g in jax.tree.leaves(grads)))
         scale = self.radius / jnp.maximum(norm, 1e-12)
         uphill = jax.tree.map(lambda p, g: p + scale.astype(p.dtype) * g, params, grads)
-        return self.gradient(uphill, state, batch, key)[0], aux
+        return self.field(uphill, state, batch, key)[0], aux
 
 
 @dataclasses.dataclass(frozen=True)
-class mean_over_devices(Gradient):
+class mean_over_devices(_Transformed):
     """The gradient of the batch of all devices along a mapped axis: each device counts by its ``Aux.weight``.
 
     For use under ``jax.vmap`` or ``jax.shard_map`` with ``axis_name``; state is averaged, metrics are merged.
     """
 
-    gradient: GradientFunction
     axis_name: str
 
     def __call__(self, params: Tree, state: Tree, batch: Batch, key: Array | None) -> tuple[Tree, Aux]:
         own = None if key is None else jax.random.fold_in(key, jax.lax.axis_index(self.axis_name))
-        grads, aux = self.gradient(_own_copy(params, batch, self.axis_name), state, batch, own)
+        grads, aux = self.field(_own_copy(params, batch, self.axis_name), state, batch, own)
         weight = jnp.asarray(1.0 if aux.weight is None else aux.weight, jnp.float32)
         total = jax.lax.psum(weight, self.axis_name)
         share = weight / jnp.where(total > 0, total, 1)

@@ -61,6 +61,9 @@ class Objective:
     def __add__(self, other: Any) -> Objective:
         return Sum(self, other) if isinstance(other, Objective) else NotImplemented
 
+    def __radd__(self, other: Any) -> Objective:
+        return self if isinstance(other, int) and other == 0 else NotImplemented  # the start of sum(objectives)
+
     def __mul__(self, factor: Any) -> Objective:
         return NotImplemented if isinstance(factor, Objective) else Scaled(self, factor)
 
@@ -87,7 +90,7 @@ def supervised(
         InputError: a batch without the entries, a loss that is not a scalar, a metric name used twice or called
         ``loss``.
     """
-    return Supervised(model, loss, tuple(metrics), inputs, targets, mask)
+    return Supervised(model, loss, as_tuple(metrics, "metrics"), inputs, targets, mask)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,6 +130,15 @@ class Supervised(Objective):
             if not (train and getattr(metric, "gathers", False))  # scores are gathered in evaluation only
         }
         return loss, Aux(loss, weight, state, metrics)
+
+
+def supervised_terms(objective: Any) -> list[Supervised]:
+    """The supervised terms of a sum."""
+    if isinstance(objective, Sum):
+        return supervised_terms(objective.first) + supervised_terms(objective.second)
+    if isinstance(objective, Scaled):
+        return supervised_terms(objective.objective)
+    return [objective] if isinstance(objective, Supervised) else []
 
 
 def l1(*patterns: str, name: str = "l1") -> Objective:
@@ -205,6 +217,13 @@ def _takes_mask(function: Callable[..., Any]) -> bool:
     return any(p.name == "mask" or p.kind is p.VAR_KEYWORD for p in parameters)
 
 
+def as_tuple(functions: Any, name: str) -> tuple[Any, ...]:
+    """Several functions, given as a list or tuple."""
+    if not isinstance(functions, (list, tuple)) or not all(map(callable, functions)):
+        raise InputError(f"{name} got {check.describe(functions)}, wanted a list of functions: {name}=[...]")
+    return tuple(functions)
+
+
 def model_inputs(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """How a model is called: an array is one input, a tuple becomes ``*inputs``, a dict ``**inputs``."""
     if isinstance(inputs, dict):
@@ -219,7 +238,9 @@ def select_from(batch: Batch, selector: Selector, name: str, optional: bool = Fa
     if callable(selector):
         return selector(batch)
     if selector not in batch and not optional:
-        raise InputError(f"the batch holds {sorted(batch)} and no {selector!r}; name the {name} by {name}=")
+        raise InputError(
+            f"the batch holds {sorted(batch)} and no {selector!r}; name its {name} by supervised(..., {name}=...)"
+        )
     return batch.get(selector)
 
 
@@ -230,6 +251,10 @@ def _batch_size(targets: Any) -> int:
 
 def _as_state(value: Any, weight: Any) -> Any:
     """A metric's own state; a plain scalar as a mean over the batch."""
+    if not hasattr(value, "compute") and jnp.shape(value) != ():
+        raise InputError(
+            f"a metric returned {check.describe(value)}, wanted a scalar or a state such as metrics.Mean.of(x)"
+        )
     return (
         value
         if hasattr(value, "compute")

@@ -16,7 +16,7 @@ from jdl.check import InputError
 from jdl.data import Dataset, evaluation_batches
 from jdl.nn.core import Layer
 from jdl.nn.settings import Tree, Variables
-from jdl.objectives import Batch, Objective, model_inputs
+from jdl.objectives import Batch, Objective, masked, model_inputs, select_from, supervised_terms
 from jdl.programs import Program, cached_program
 from jdl.steps import TrainState, eval_params
 
@@ -89,7 +89,29 @@ def evaluate(
     objective: Objective, variables: Variables, data: Any, batch_size: int = EVALUATION_BATCH
 ) -> dict[str, Any]:
     """The report of an objective over a data set in evaluation mode; see :meth:`Run.evaluate`."""
-    return evaluate_batches(objective, variables, padded_batches(Dataset.of(data), batch_size))
+    data = Dataset.of(data)
+    check_targets(objective, variables, data, "data")
+    return evaluate_batches(objective, variables, padded_batches(data, batch_size))
+
+
+def check_targets(objective: Objective | None, variables: Variables, data: Dataset, name: str) -> None:
+    """Hold targets against outputs before compute: labels out of range, floats for labels, other shapes.
+
+    Inside a compiled step values are unknown. So each supervised loss is traced on abstract outputs and these targets.
+    """
+    pair = data.gather(np.zeros(2, np.int32))
+    for term in supervised_terms(objective):
+        positional, named = model_inputs(select_from(pair, term.inputs, "inputs"))
+        output = jax.eval_shape(lambda m=term.model, p=positional, n=named: m.apply(*variables, *p, **n)[0])
+        if any(leaf.ndim == 0 or leaf.shape[0] != 2 for leaf in jax.tree.leaves(output)):
+            continue  # the batch does not lead, as in an ensemble
+        outputs = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((len(data), *leaf.shape[1:]), leaf.dtype), output)
+        targets = select_from(dict(data.arrays), term.targets, "targets")
+        mask = select_from(dict(data.arrays), term.mask, "mask", optional=True)
+        try:
+            jax.eval_shape(lambda x, t=term, y=targets, m=mask: masked(t.loss, x, y, m), outputs)
+        except InputError as error:
+            raise InputError(error.message, error.where or name) from None
 
 
 def padded_batches(data: Dataset, batch_size: int) -> list[Batch]:

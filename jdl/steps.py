@@ -17,7 +17,7 @@ import optax.contrib
 
 from jdl import check
 from jdl.check import InputError
-from jdl.gradients import GradientFunction, gradient, merge_stacked
+from jdl.gradients import GradientFunction, as_gradient, merge_stacked
 from jdl.nn.core import Layer
 from jdl.nn.settings import Tree, Variables
 from jdl.objectives import Batch, Objective, Selector, model_inputs, select_from
@@ -71,7 +71,13 @@ def start_state(variables: Variables, optimizer: optax.GradientTransformation, k
         raise InputError(f"variables got {check.describe(variables)}, wanted Variables(params, state)")
     params, state = variables
     first = TrainState(params, state, optimizer.init(params), jnp.zeros((), jnp.int32), key)
-    return jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), first)
+    return jax.tree.map(lambda leaf: _strong(jnp.array(leaf, copy=True)), first)
+
+
+def _strong(leaf: Array) -> Array:
+    """Drop a weak type, as ``0.5`` leaves one in an optimizer's state: the next step would compile again for it."""
+    weak = getattr(leaf, "weak_type", False)  # a key has none
+    return jax.lax.convert_element_type(leaf, leaf.dtype) if weak else leaf
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,8 +104,7 @@ class make_step:
 
     def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(state.key, state.step)
-        field = gradient(self.gradient) if isinstance(self.gradient, Objective) else self.gradient
-        grads, aux = field(state.params, state.state, batch, key)
+        grads, aux = as_gradient(self.gradient)(state.params, state.state, batch, key)
         extra: dict[str, Any] = {"value": aux.loss, "grad": grads}
         if isinstance(self.gradient, Objective):
             objective = self.gradient
@@ -108,7 +113,8 @@ class make_step:
         with jax.numpy_dtype_promotion("standard"):  # optax raises floats to integer powers
             updates, opt_state = update(grads, state.opt_state, state.params, **extra)
         params = optax.apply_updates(state.params, updates)
-        return TrainState(params, aux.state, opt_state, state.step + 1, state.key), aux.report  # pyright: ignore
+        new = TrainState(params, aux.state, opt_state, state.step + 1, state.key)  # pyright: ignore[reportArgumentType]
+        return jax.tree.map(_strong, new), aux.report
 
 
 Step = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]

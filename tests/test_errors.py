@@ -66,6 +66,16 @@ def reserved() -> None:
         params: int  # pyright: ignore[reportIncompatibleMethodOverride]
 
 
+class Declares(nn.Layer):
+    made: Callable[..., object]
+
+    def params(self, x):
+        return {"w": self.made(x.shape[-1])}
+
+    def forward(self, net, x):
+        return x * net.w
+
+
 class Holds(nn.Layer):
     value: object
 
@@ -131,6 +141,23 @@ ERRORS: dict[str, tuple[Callable[[], object], str]] = {
         lambda: init(nn.Chain(nn.Dense(3)), 8, 5, dtype="int32"),
         r"in 0: Dense\(3\).*int32\[8, 5\].*floating.*astype",
     ),
+    "a call without variables": (
+        lambda: nn.Dense(3)(X),
+        r"Dense got float32\[8, 5\] for variables; call model\(variables, x\)",
+    ),
+    "init without inputs": (lambda: nn.Dense(3).init(KEY), r"Dense got no inputs; .*init\(key, x\)"),
+    "an array for a Param": (lambda: init(Declares(jnp.ones), 8, 5), r"declares 'w' as float32\[5\], wanted nn.Param"),
+    "a list in Chain": (lambda: nn.Chain([nn.Dense(3)]), r"Chain\(\*layers\)"),
+    "channels first": (
+        lambda: nn.Chain(nn.Conv(4, 3))(
+            init(nn.Chain(nn.Conv(4, 3)), 2, 28, 28, 1), np.ones((2, 1, 28, 28), "float32")
+        ),
+        r"channels come last: x\.transpose\(0, 2, 3, 1\)",
+    ),
+    "running statistics unfrozen": (
+        lambda: nn.BatchNorm()(jdl.unfreeze(init(nn.BatchNorm(), 8, 5), "**"), X),
+        r"'mean' is state and stands in params",
+    ),
     "a reserved field": (reserved, r"'params' of Bad is a reserved name"),
     "an unhashable field": (lambda: Holds({"a": 1}), r"Holds\.value.*unhashable"),
     "an array in a field": (lambda: Holds(jnp.ones(3)), r"Holds\.value got the array float32\[3\]"),
@@ -147,6 +174,12 @@ ERRORS: dict[str, tuple[Callable[[], object], str]] = {
         r"in 0: BatchNorm.*float32\[1, 5\].*LayerNorm",
     ),
 }
+
+
+@pytest.mark.parametrize("name", ["Linear", "Sequential", "Conv2d"])
+def test_names_of_other_libraries_lead_to_ours(name):
+    with pytest.raises(AttributeError, match=f"no attribute '{name}'; jdl calls it nn"):
+        getattr(nn, name)
 
 
 @pytest.mark.parametrize("name", ERRORS)

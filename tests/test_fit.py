@@ -53,7 +53,7 @@ def test_several_steps_in_a_call_give_the_same_result(steps_per_call):
         for name in ("loss", "validation_loss"):
             assert a[name] == pytest.approx(b[name], rel=1e-5)
     # one program of several steps; what is left before a report runs the program of the single steps again
-    assert several.compilations == {"train_several": 1}
+    assert several.compilations.get("train_several", 0) <= 1  # none where an equal program was compiled before
 
 
 def test_validation_never_trains():
@@ -206,6 +206,23 @@ def test_warnings_stay_off_in_a_plain_run():
         fit(validation=HELD_OUT, steps_per_call=4)
 
 
+def each(outputs, targets):
+    return outputs.max(-1)
+
+
+def test_fit_reads_what_its_objective_selects():
+    objective = classify(mlp(), inputs="x", targets=lambda batch: batch["y"])
+    run = fit(mlp(), objective, {"x": X, "y": Y}, validation={"x": HELD_OUT[0], "y": HELD_OUT[1]})
+    assert_close(run.params, fit(mlp()).params, 0)
+
+
+def test_lbfgs_compiles_once():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run = jdl.fit(mlp(), LOSS, optax.lbfgs(), (X, Y), epochs=2, batch_size=50)
+    assert run.compilations == {"train": 1}
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -217,6 +234,14 @@ def test_warnings_stay_off_in_a_plain_run():
         (lambda: fit(data=(X.astype(np.int32), Y)), "floating"),
         (lambda: fit(data=(X, Y), batch_size=51), "batch_size"),
         (lambda: fit(data="digitz"), "digits"),
+        (lambda: fit(validation=(X, Y + 1)), r"in validation: .*1 to 3, wanted 0 to 2"),
+        (lambda: fit(mlp(), classify(mlp()) + jdl.l2(), (X, Y + 1)), r"in data: .*1 to 3, wanted 0 to 2"),
+        (lambda: fit(mlp()).evaluate((X, Y + 1)), r"in data: .*1 to 3, wanted 0 to 2"),
+        (lambda: fit(validation=0.2), "in validation: .*0.2, wanted"),
+        (lambda: fit(metrics=jdl.metrics.accuracy), "metrics got .*wanted a list"),
+        (lambda: fit(callbacks=[3]), "callbacks got .*wanted a list of functions"),
+        (lambda: fit(metrics=[each]), r"a metric returned float32\[8\]"),
+        (lambda: fit(nn.Chain(nn.Flatten())), "nothing to train"),
         (lambda: fit(epochs=None), "epochs=None and steps=None"),
         (lambda: fit(steps=3), "one of the two"),
         (lambda: fit(steps_per_call=0), "steps_per_call got 0"),

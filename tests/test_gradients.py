@@ -163,6 +163,16 @@ def test_mean_over_devices_equals_the_whole_batch(how):
     assert float(accuracy) == pytest.approx(float(aux.metrics["accuracy"]), rel=1e-6)
 
 
+@pytest.mark.parametrize(
+    "transform",
+    [lambda g: jdl.accumulate(g, 2), lambda g: jdl.clip_per_example(g, 0.5), jdl.sharpness_aware],
+    ids=["accumulate", "clip", "sharpness"],
+)
+def test_an_objective_stands_for_its_gradient(transform):
+    ours = transform(OBJECTIVE)(*VARIABLES, BATCH, KEY)[0]
+    assert_close(ours, transform(jdl.gradient(OBJECTIVE))(*VARIABLES, BATCH, KEY)[0], 0)
+
+
 def test_gradients_compose_and_are_values():
     make = lambda: jdl.sharpness_aware(jdl.accumulate(jdl.gradient(classify(mlp())), 2), 0.1)  # noqa: E731
     assert make() == make() and hash(make()) == hash(make())

@@ -98,3 +98,32 @@ __all__ = [
     "swiglu",
     "tanh",
 ]
+
+_ELSEWHERE = {
+    "Linear": "Dense",
+    "Sequential": "Chain",
+    "ReLU": "relu",
+    "GELU": "gelu",
+    "SiLU": "silu",
+    "Sigmoid": "sigmoid",
+    "Tanh": "tanh",
+    "Softmax": "softmax",
+    "Conv1d": "Conv",
+    "Conv2d": "Conv",
+    "Conv2D": "Conv",
+    "Conv3d": "Conv",
+    "MaxPool2d": "MaxPool",
+    "MaxPooling2D": "MaxPool",
+    "AvgPool2d": "AveragePool",
+    "BatchNorm1d": "BatchNorm",
+    "BatchNorm2d": "BatchNorm",
+    "BatchNormalization": "BatchNorm",
+    "LayerNormalization": "LayerNorm",
+    "Module": "Layer",
+}
+
+
+def __getattr__(name: str) -> object:
+    """What other libraries call by another name is an error that says ours."""
+    hint = f"; jdl calls it nn.{_ELSEWHERE[name]}" if name in _ELSEWHERE else ""
+    raise AttributeError(f"module 'jdl.nn' has no attribute {name!r}{hint}")

@@ -33,6 +33,8 @@ def _named(layers: tuple[Any, ...], named: dict[str, Any], owner: str) -> tuple[
             )
         seen.add(name)
         check_name(name, owner)
+        if isinstance(layer, (list, tuple)):
+            raise InputError(f"got a {type(layer).__name__} of layers; unpack it: {owner}(*layers)", owner)
         try:
             entries.append((name, as_layer(layer)))
         except InputError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import jax
@@ -30,6 +31,7 @@ class Conv(Layer):
 
     features: int
     kernel_size: Sizes
+    _: dataclasses.KW_ONLY
     stride: Sizes = 1
     padding: Padding = "SAME"
     dilation: Sizes = 1
@@ -76,6 +78,7 @@ class ConvTranspose(Conv):
     after + output_padding, as PyTorch's. More in `functional.conv_transpose`.
     """
 
+    _: dataclasses.KW_ONLY
     output_padding: Sizes = 0
 
     def __post_init__(self) -> None:

@@ -64,8 +64,12 @@ class Layer(Settings):
 
     def __call__(self, variables: Variables, /, *inputs: Any, **options: Any) -> Any:
         """The output in evaluation mode: ``model(variables, inputs)``."""
-        params, state = variables
-        return self.apply(params, state, *inputs, **options)[0]
+        if not isinstance(variables, tuple) or len(variables) != 2:
+            raise InputError(
+                f"{type(self).__name__} got {check.describe(variables)} for variables; call model(variables, x), "
+                "and inside a forward net.name(x)"
+            )
+        return self.apply(*variables, *inputs, **options)[0]
 
     def spec(self, *inputs: Any, **options: Any) -> Any:
         """Names, shapes, counts and FLOPs for inputs like these, without allocating: a :class:`jdl.nn.Spec`."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 
 from jdl.nn import functional as F
@@ -19,6 +21,7 @@ class Dense(Layer):
     """
 
     features: int
+    _: dataclasses.KW_ONLY
     bias: bool = True
     kernel_init: init.Initializer = init.he_normal()
     bias_init: init.Initializer = init.zeros()

@@ -239,6 +239,10 @@ class Net:
         state = _declarations(self._layer.state, inputs, options)
         for name in [*params, *state]:
             check_name(name, "a parameter")
+        if wrong := [name for name, spec in (params | state).items() if not isinstance(spec, Param)]:
+            raise InputError(
+                f"declares {wrong[0]!r} as {check.describe((params | state)[wrong[0]])}, wanted nn.Param(shape, init)"
+            )
         if both := params.keys() & state.keys():
             raise InputError(f"declares {sorted(both)} both as parameters and as state; rename one")
         self._declared, self._kept = params | state, state
@@ -255,6 +259,8 @@ class Net:
     def _find(self, name: str) -> Array:
         trained = None if name in self._kept else self._params.get(name)
         value = self._state.get(name) if trained is None else trained  # a frozen parameter stands in state
+        if value is None and name in self._kept and name in self._params:
+            raise InputError(f"{name!r} is state and stands in params; let unfreeze name parameters only")
         if value is None:
             raise InputError(
                 f"has no array {name!r} (here stand {sorted(self._params)} in params, {sorted(self._state)} in state); "
@@ -289,7 +295,10 @@ class Net:
         message = (
             f"got {check.describe(x)}, for which {name} is {check.describe(spec)}, but it is {check.describe(value)}"
         )
-        if check.is_array(x) and x.ndim > 2 and math.prod(x.shape[1:]) in value.shape:  # pyright: ignore
+        shape = getattr(x, "shape", ())
+        if len(shape) == 4 and shape[1] in (1, 3) and shape[-1] > 4:
+            return f"{message}; channels come last: x.transpose(0, 2, 3, 1)"
+        if len(shape) > 2 and math.prod(shape[1:]) in value.shape:
             return f"{message}; did you mean nn.Flatten() before it?"
         return f"{message}; do the variables belong to another model or another input width?"
 
@@ -310,7 +319,10 @@ def _declarations(declare: Callable[..., dict[str, Param]], inputs: tuple[Any, .
     """Call ``params`` or ``state`` with as many of the inputs, and those options, as its signature takes."""
     count, names = _signature(declare.__func__)  # pyright: ignore[reportFunctionMemberAccess]
     taken = options if names is None else {name: options[name] for name in names if name in options}
-    return declare(*inputs[:count], **taken)
+    declared = declare(*inputs[:count], **taken)
+    if not isinstance(declared, dict):
+        raise InputError(f"declares {check.describe(declared)}, wanted a dict of name to nn.Param")
+    return declared
 
 
 @functools.cache

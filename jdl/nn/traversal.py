@@ -10,6 +10,7 @@ from typing import Any
 import jax
 
 from jdl import check
+from jdl.check import InputError
 from jdl.nn.net import Net, Path, Scope
 from jdl.nn.settings import Param, Settings, Tree, Variables
 
@@ -28,7 +29,13 @@ def collect(layer: Settings, inputs: tuple[Any, ...], options: dict[str, Any]) -
         return Net(layer, (), scope, {}, {})(*inputs, **options)
 
     for train in (False, True):
-        jax.eval_shape(functools.partial(trace, train=train), [leaves[index] for index in dynamic])
+        try:
+            jax.eval_shape(functools.partial(trace, train=train), [leaves[index] for index in dynamic])
+        except TypeError as error:
+            if leaves:
+                raise
+            fix = "give arrays or jax.ShapeDtypeStruct like those it will run on: init(key, x)"
+            raise InputError(f"{type(layer).__name__} got no inputs; {fix}") from error
     return specs
 
 
