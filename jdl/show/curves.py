@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,11 +67,8 @@ def _plot(histories: Mapping[str, History], path: str | Path | None) -> Figure:
         if _spans_decades(quantity, histories.values()):
             axes.set_yscale("log")
         for place, (label, history) in enumerate(histories.items()):
-            colours = ("", "") if label else (figures.BLUE, figures.ORANGE)
-            if label:
-                one = figures.COLOURS[place % len(figures.COLOURS)]
-                colours = (one, one)
-            _curves(axes, history, quantity, clock, label, colours)
+            own = figures.COLOURS[place % len(figures.COLOURS)]
+            _curves(axes, history, quantity, clock, label, (own, own) if label else (figures.BLUE, figures.ORANGE))
         if axes.get_legend_handles_labels()[0]:
             dotted = "dotted: training" if any(line.get_linestyle() == ":" for line in axes.lines) else None
             axes.legend(fontsize=7.5, frameon=False, labelcolor=figures.INK, title=dotted, title_fontsize=7.5)
@@ -81,8 +79,12 @@ def _quantities(history: History) -> list[str]:
     """What was reported as numbers, without the clocks; validation joins the quantity it validates."""
     if not isinstance(history, Sequence) or not all(isinstance(row, Mapping) for row in history):
         raise InputError(f"history got {check.describe(history)}, wanted a list of dicts, as run.history")
-    names = [name for row in history for name, value in row.items() if name not in _PROGRESS and np.ndim(value) == 0]
+    names = [name for row in history for name, value in row.items() if name not in _PROGRESS and _is_number(value)]
     return list(dict.fromkeys(name.removeprefix(_VALIDATION) for name in names))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) or (check.is_array(value) and np.ndim(value) == 0)
 
 
 def _clock(histories: Iterable[History]) -> str:
@@ -93,7 +95,7 @@ def _clock(histories: Iterable[History]) -> str:
 
 
 def _points(history: History, name: str, clock: str) -> tuple[np.ndarray, np.ndarray]:
-    rows = [(row.get(clock, index), row[name]) for index, row in enumerate(history) if np.ndim(row.get(name, ())) == 0]
+    rows = [(row.get(clock, index), row[name]) for index, row in enumerate(history) if _is_number(row.get(name))]
     if not rows:
         return np.empty(0), np.empty(0)
     x, y = zip(*rows, strict=True)

@@ -59,7 +59,7 @@ def plot_confusion(matrix: Any, classes: Sequence[str] | None = None, path: str 
         ModuleNotFoundError: matplotlib is missing; says which extra brings it.
     """
     matrix = np.asarray(matrix)
-    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not len(matrix):
         raise InputError(f"matrix got {check.describe(matrix)}, wanted counts [C, C]")
     names = [str(name) for name in (range(len(matrix)) if classes is None else classes)]
     if len(names) != len(matrix):

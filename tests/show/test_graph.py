@@ -12,7 +12,7 @@ from jax.interpreters.partial_eval import dce_jaxpr
 
 from jdl import nn
 from jdl.show import Graph, graph
-from tests.show.models import CASES, CNN, IMAGES, MLP, MODELS, ROWS, Branching, Shared, TwoInputs, like
+from tests.show.models import CASES, CNN, IMAGES, MLP, MODELS, ROWS, Block, Branching, Shared, TwoInputs, like
 
 
 @pytest.fixture(params=CASES, ids=lambda case: " ".join(map(str, case)))
@@ -99,6 +99,9 @@ def test_a_training_pass_shows_what_only_it_computes():
     found = graph(MLP, IMAGES, train=True)
     assert found.idle == ()
     assert ("relu", "Dropout(0.5)") in named_edges(found) and ("key", "Dropout(0.5)") in named_edges(found)
+    assert {node.note for node in found.nodes if node.name == "Dropout(0.5)"} == {""}
+    block = graph(Block(), like(2, 5, 8), train=True)
+    assert [node.note for node in block.nodes if node.path == "drop"] == ["", ""]  # nothing that two calls could share
     assert "key" not in [node.name for node in graph(CNN, IMAGES, train=True).nodes]
 
 

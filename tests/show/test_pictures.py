@@ -150,6 +150,14 @@ def test_the_scale_is_linear_where_a_loss_hardly_moves_or_touches_zero():
     assert show.plot_history([*flat, {"step": 6, "epoch": 6, "loss": 0.0}]).axes[0].get_yscale() == "linear"
 
 
+@pytest.mark.parametrize(
+    ("quantity", "scale"), [("loss", "log"), ("mse", "log"), ("accuracy", "linear"), ("lr", "linear")]
+)
+def test_only_what_should_fall_has_a_logarithmic_axis(quantity, scale):
+    rows = [{"step": i, "epoch": i, quantity: 10.0**-i} for i in range(5)]
+    assert show.plot_history(rows).axes[0].get_yscale() == scale
+
+
 def test_reports_within_an_epoch_stand_at_their_step():
     rows = [{"step": 5 * i, "epoch": 1, "loss": 1.0 / i} for i in range(1, 4)]
     [axes] = show.plot_history(rows).axes
@@ -166,13 +174,34 @@ def test_gaps_and_numbers_that_are_not_finite():
     assert lines(loss)["best 1.5 at epoch 4"] == ([4], [1.5])
 
 
+def test_a_run_that_diverged_from_the_start_has_no_best():
+    rows = [{"step": i, "epoch": i, "loss": float("nan"), "validation_loss": float("nan")} for i in range(3)]
+    assert set(lines(show.plot_history(rows).axes[0])) == {"training", "validation"}
+
+
+def test_what_is_not_a_number_is_left_out():
+    rows = [
+        {"step": 1, "epoch": 1, "loss": np.float32(2), "matrix": np.eye(2), "best": None, "note": "warm-up"},
+        {"step": 2, "epoch": 2, "loss": jnp.ones(()), "matrix": np.eye(2), "best": True, "ragged": [[1], [2, 3]]},
+    ]
+    panels = show.plot_history(rows).axes
+    assert [axes.get_title(loc="left") for axes in panels] == ["loss", "best"]
+    assert [lines(axes)["training"] for axes in panels] == [([1, 2], [2, 1]), ([2], [1])]
+
+
 def test_several_runs_lie_over_each_other():
     loss, _ = show.plot_runs({"slow": history(rate=0.5), "fast": history(3)}).axes
     legend = [text.get_text() for text in loss.get_legend().get_texts()]
     assert legend == ["slow", "fast"] and loss.get_legend().get_title().get_text() == "dotted: training"
     assert [len(lines(loss)[name][0]) for name in legend] == [5, 3]
-    colours = {line.get_label(): line.get_color() for line in loss.lines}
-    assert colours["slow"] != colours["fast"]
+    drawn = {line.get_label(): (line.get_color(), list(line.get_ydata())) for line in loss.lines}
+    assert drawn["slow"][0] != drawn["fast"][0]
+    for name, rows in {"slow": history(rate=0.5), "fast": history(3)}.items():
+        colour, held = drawn[name]
+        assert held == [row["validation_loss"] for row in rows]
+        [training, _, best] = [line for line in loss.lines if line.get_color() == colour]
+        assert list(training.get_ydata()) == [row["loss"] for row in rows] and training.get_linestyle() == ":"
+        assert (list(best.get_xdata()), list(best.get_ydata()), best.get_marker()) == ([3], [0.5], "o")
 
 
 def test_one_report_is_a_point():
@@ -193,6 +222,7 @@ def test_one_report_is_a_point():
         (lambda: show.plot_images(np.zeros((4, 8, 8, 2))), r"images got float32\[4, 8, 8, 2\], wanted \[N, H, W\]"),
         (lambda: show.plot_images(np.zeros((4, 8, 8)), ["a"]), "titles got 1"),
         (lambda: show.plot_confusion(np.zeros((2, 3))), r"wanted counts \[C, C\]"),
+        (lambda: show.plot_confusion(np.zeros((0, 0))), r"wanted counts \[C, C\]"),
         (lambda: show.plot_confusion(np.eye(2), ["a"]), "classes got 1 names, wanted 2"),
         (lambda: show.plot_decision(lambda p: p[:, 0], np.zeros((4, 3)), CLASSES), r"wanted points \[N, 2\]"),
         (lambda: show.plot_decision(lambda p: p[:, 0], POINTS, CLASSES[:3]), "wanted classes"),
@@ -279,14 +309,19 @@ def test_images_stand_below_their_titles():
     figure = show.plot_images(images, list("abcde"), columns=3)
     assert [axes.get_title() for axes in figure.axes] == list("abcde")
     shown = [np.asarray(axes.images[0].get_array()) for axes in figure.axes]
-    assert all(image.shape == (8, 6) and (image.min(), image.max()) == (0, 1) for image in shown)
+    low, high = (extreme(images, axis=(1, 2, 3), keepdims=True) for extreme in (np.min, np.max))
+    np.testing.assert_allclose(shown, ((images - low) / (high - low))[..., 0], atol=1e-6)
     assert tuple(figure.get_size_inches()) == pytest.approx((3 * 1.1, 2 * 1.4))
-    assert len(show.plot_images(RNG.random((2, 4, 4, 3))).axes) == 2
+    colours = np.stack([np.full((4, 4, 3), 7.0), RNG.integers(0, 2, (4, 4, 3))])
+    plain, coloured = (np.asarray(axes.images[0].get_array()) for axes in show.plot_images(colours).axes)
+    assert (plain == 0).all() and (coloured == colours[1]).all()
 
 
 def test_a_confusion_matrix_has_true_classes_in_rows():
     figure = show.plot_confusion([[5, 0], [2, 7]], ["cat", "dog"])
     axes = figure.axes[0]
     assert {text.get_position(): text.get_text() for text in axes.texts} == {(0, 0): "5", (0, 1): "2", (1, 1): "7"}
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["cat", "dog"]
+    np.testing.assert_allclose(axes.images[0].get_array(), np.log([[6, 1], [3, 8]]))
+    for labels in (axes.get_xticklabels(), axes.get_yticklabels()):
+        assert [label.get_text() for label in labels] == ["cat", "dog"]
     assert (axes.get_ylabel(), axes.get_xlabel()) == ("class", "taken for")

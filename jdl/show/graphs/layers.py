@@ -86,7 +86,7 @@ def _stands_in(node: Node, group: Group) -> bool:
 
 def _layer(group: Group, inside: Sequence[Node], outputs: tuple[str, ...], traced: Traced, shared: bool) -> Node:
     parameters = count(own(traced.specs.params, group.path))[0]
-    notes = [f"{text.number(parameters)} parameters"] * bool(parameters) + ["shared"] * shared
+    notes = [f"{text.number(parameters)} parameters"] * bool(parameters) + ["shared"] * (shared and parameters > 0)
     return Node("layer", group.name, " · ".join(notes), group.path, outputs, group.parent)
 
 
