@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -14,6 +16,15 @@ from jdl.show import text
 
 def like(*shape: int, dtype=jnp.float32) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(shape, dtype)
+
+
+def abstract(spec: nn.Spec) -> nn.Variables:
+    """Variables of these shapes, without memory."""
+    return jax.tree.map(
+        lambda leaf: like(*leaf.shape, dtype=leaf.dtype),
+        nn.Variables(spec.params, spec.state),
+        is_leaf=lambda leaf: isinstance(leaf, nn.Param),
+    )
 
 
 def conv_relu(*widths: int) -> list:
@@ -39,6 +50,43 @@ ALEXNET = nn.Chain(
     *(*conv_relu(384, 256, 256), nn.MaxPool(3, stride=2)),
     *classifier(4096, 4096),
 )
+
+
+LENET5 = nn.Chain(
+    *(nn.Conv(6, 5, padding=2), nn.tanh, nn.AveragePool(2)),
+    *(nn.Conv(16, 5, padding=0), nn.tanh, nn.AveragePool(2)),
+    *(nn.Flatten(), nn.Dense(120), nn.tanh, nn.Dense(84), nn.tanh, nn.Dense(10)),
+)
+MLP = nn.Chain(nn.Flatten(), nn.Dense(128), nn.relu, nn.Dense(10))
+SMALL = {
+    # kernels and biases, layer by layer
+    "mlp": (MLP, like(32, 28, 28, 1), [784 * 128 + 128, 128 * 10 + 10], 101_770),
+    "lenet5": (
+        LENET5,
+        like(8, 28, 28, 1),
+        [25 * 6 + 6, 25 * 6 * 16 + 16, 400 * 120 + 120, 120 * 84 + 84, 84 * 10 + 10],
+        61_706,
+    ),
+    "convs": (
+        nn.Chain(
+            nn.Conv(32, 3, padding=0), nn.relu, nn.Conv(32, 3, padding=0), nn.MaxPool(2), nn.Flatten(), nn.Dense(10)
+        ),
+        like(4, 20, 20, 16),
+        [9 * 16 * 32 + 32, 9 * 32 * 32 + 32, 64 * 32 * 10 + 10],
+        34_378,
+    ),
+}
+
+
+@pytest.mark.parametrize(("model", "x", "by_layer", "total"), SMALL.values(), ids=SMALL)
+def test_small_networks_by_hand_and_by_the_compiler(model, x, by_layer, total):
+    summary = jdl.summary(model, x)
+    assert [row.parameters for row in summary.spec.rows if row.parameters] == by_layer
+    assert sum(by_layer) == summary.spec.parameters == total
+    assert f"trained       {total:,} parameters\n" in str(summary)
+    compiled = jax.jit(model).lower(abstract(summary.spec), x).compile()
+    # The compiler leaves out what meets padding: 3% of LeNet-5.
+    assert summary.spec.flops == pytest.approx(compiled.cost_analysis()["flops"], rel=0.04)
 
 
 @pytest.mark.parametrize(
@@ -84,12 +132,7 @@ def test_counts_are_those_of_pytorch(layer, x, parameters, state):
 )
 def test_flops_are_those_of_xla(model, x):
     spec = model.spec(x)
-    abstract = jax.tree.map(
-        lambda leaf: like(*leaf.shape, dtype=leaf.dtype),
-        nn.Variables(spec.params, spec.state),
-        is_leaf=lambda leaf: isinstance(leaf, nn.Param),
-    )
-    xla = jax.jit(model).lower(abstract, x).cost_analysis()["flops"]
+    xla = jax.jit(model).lower(abstract(spec), x).cost_analysis()["flops"]
     assert spec.flops == pytest.approx(xla, rel=0.02)
 
 
@@ -148,6 +191,19 @@ def test_a_shared_layer_shows_its_parameters_once_and_its_work_twice():
         ["same", "Dense(5)", "[2,", "5]", "30", "110", "120", "B"],
         ["same", "Dense(5)", "[2,", "5]", "110"],
     ]
+
+
+@pytest.mark.parametrize(("copies", "output"), [(nn.Repeat, "[2, 5]"), (nn.Ensemble, "[7, 2, 5]")])
+def test_copies_show_once_with_the_parameters_of_all(copies, output):
+    table = str(jdl.summary(copies(nn.Chain(nn.Dense(5), nn.BatchNorm()), 7), like(2, 5)))
+    rows = [re.split(r"  +", line.strip()) for line in table.splitlines()[2:]]
+    assert rows[:4] == [
+        [f"{copies.__name__}(7)", output],
+        ["Chain", "[2, 5]"],
+        ["0", "Dense(5)", "[2, 5]", "210", "770", "840 B"],  # 7 (25 + 5); 7 (2·50 + 10)
+        ["1", "BatchNorm()", "[2, 5]", "70", rows[3][4], "560 B"],
+    ]
+    assert table.splitlines()[7:9] == ["trained       280 parameters", "not trained   70 numbers of state"]
 
 
 def test_lines_keep_within_100_columns():
