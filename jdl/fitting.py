@@ -26,6 +26,7 @@ from jdl.runs import (
     Run,
     check_targets,
     evaluate_batches,
+    evaluation_program,
     format_row,
     merge_reports,
     padded_batches,
@@ -112,27 +113,29 @@ def _train(
     single, several = train_program(step), train_program(step, True)
     arrays = jax.tree.map(jnp.asarray, dict(train.arrays))
     zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), _report_shapes(step, run.state, train, plan))
+    evaluation = None if batches is None or run.objective is None else evaluation_program(run.objective)
     state, done, begin, run.training = run.state, 0, time.perf_counter(), True
-    for report in plan.reports:
-        totals = jax.device_put(zeros)
-        for stop, rows in plan.calls(done, report, seed):
-            program = single if rows.ndim == 1 else several
-            state, totals = call(program, state, totals, arrays, rows)
-            bar(stop, functools.partial(_line, totals))
-        run.state, done = state, report
-        row: dict[str, Any] = {"step": report, "epoch": -(-report * plan.batch_size // len(train))}
-        row |= {"seconds": time.perf_counter() - begin} | read_metrics(jax.device_get(totals))
-        if batches is not None and run.objective is not None:
-            variables = Variables(eval_params(state), state.state)
-            scores = evaluate_batches(run.objective, variables, batches, call)
-            row |= {f"validation_{name}": value for name, value in scores.items()}
-        run.history.append(row)
-        bar(report, functools.partial(format_row, row))
-        for callback in callbacks:
-            callback(run)
-        if run.stopped is not None:
-            break
-    run.training = False
+    try:
+        for report in plan.reports:
+            totals = jax.device_put(zeros)
+            for stop, rows in plan.calls(done, report, seed):
+                program = single if rows.ndim == 1 else several
+                state, totals = call(program, state, totals, arrays, rows)
+                bar(stop, functools.partial(_line, totals))
+            run.state, done = state, report
+            row: dict[str, Any] = {"step": report, "epoch": -(-report * plan.batch_size // len(train))}
+            row |= {"seconds": time.perf_counter() - begin} | read_metrics(jax.device_get(totals))
+            if evaluation is not None and batches is not None:
+                scores = evaluate_batches(evaluation, Variables(eval_params(state), state.state), batches, call)
+                row |= {f"validation_{name}": value for name, value in scores.items()}
+            run.history.append(row)
+            bar(report, functools.partial(format_row, row))
+            for callback in callbacks:
+                callback(run)
+            if run.stopped is not None:
+                break
+    finally:  # what a callback kept of an interrupted run stays usable
+        run.state, run.training = state, False
 
 
 def _first_state(

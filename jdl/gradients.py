@@ -114,13 +114,15 @@ class accumulate(_Transformed):
             g, aux = self.field(params, state, part, own)
             # An empty microbatch counts for next to nothing, and for a full share where all are empty.
             w = jnp.maximum(_one_weight(aux), 1e-20)
-            grads = jax.tree.map(lambda a, b: a + w * b.astype(jnp.float32), grads, g)
+            grads = jax.tree.map(lambda a, b: a + w.astype(a.dtype) * b.astype(a.dtype), grads, g)
             return (aux.state, grads, loss + w * aux.loss, weight + w), aux.metrics
 
         zero = jnp.zeros(())
-        start = (state, jax.tree.map(lambda p: jnp.zeros(p.shape), params), zero, zero)
+        start = (state, jax.tree.map(lambda p: jnp.zeros(p.shape, _wide(p)), params), zero, zero)
+        axes = frozenset().union(*map(check.manual_axes, jax.tree.leaves((params, batch))))
+        start = jax.tree.map(lambda x: _vary(x, axes), start)  # under shard_map, what the scan adds differs by device
         (state, grads, loss, weight), metrics = jax.lax.scan(one, start, (jnp.arange(self.microbatches), parts))
-        grads = jax.tree.map(lambda g, p: (g / weight).astype(p.dtype), grads, params)
+        grads = jax.tree.map(lambda g, p: (g / weight.astype(g.dtype)).astype(p.dtype), grads, params)
         return grads, Aux(loss / weight, weight, state, merge_stacked(metrics))
 
     def _divide(self, x: Any) -> Array:
@@ -164,12 +166,17 @@ class clip_per_example(_Transformed):
 
     max_norm: float
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.max_norm < float("inf"):
+            raise InputError(f"max_norm got {self.max_norm!r}, wanted a positive number")
+
     def __call__(self, params: Tree, state: Tree, batch: Batch, key: Array | None) -> tuple[Tree, Aux]:
         grads, aux = per_example_gradients(self.field)(params, state, batch, key)
         leaves = jax.tree.leaves(grads)
         squares = [jnp.sum(jnp.square(g.astype(jnp.float32)), axis=tuple(range(1, g.ndim))) for g in leaves]
         norms = jnp.sqrt(jnp.stack(squares).sum(axis=0))
-        weight = jnp.broadcast_to(jnp.asarray(1.0 if aux.weight is None else aux.weight, jnp.float32), norms.shape)
+        weight = jnp.broadcast_to(_one_weight(aux), norms.shape)
         total = jnp.sum(weight)
         share = weight / jnp.where(total > 0, total, 1)
         factor = share * self.max_norm / jnp.maximum(norms, self.max_norm)
@@ -198,7 +205,8 @@ class sharpness_aware(_Transformed):
 class mean_over_devices(_Transformed):
     """The gradient of the batch of all devices along a mapped axis: each device counts by its ``Aux.weight``.
 
-    For use under ``jax.vmap`` or ``jax.shard_map`` with ``axis_name``; state is averaged, metrics are merged.
+    For use under ``jax.vmap`` or ``jax.shard_map`` with ``axis_name``; state is averaged (integers: the largest),
+    metrics are merged.
     """
 
     axis_name: str
@@ -206,11 +214,11 @@ class mean_over_devices(_Transformed):
     def __call__(self, params: Tree, state: Tree, batch: Batch, key: Array | None) -> tuple[Tree, Aux]:
         own = None if key is None else jax.random.fold_in(key, jax.lax.axis_index(self.axis_name))
         grads, aux = self.field(_own_copy(params, batch, self.axis_name), state, batch, own)
-        weight = jnp.asarray(1.0 if aux.weight is None else aux.weight, jnp.float32)
+        weight = _one_weight(aux)
         total = jax.lax.psum(weight, self.axis_name)
         share = weight / jnp.where(total > 0, total, 1)
         grads = jax.tree.map(lambda g: jax.lax.psum(share.astype(g.dtype) * g, self.axis_name), grads)
-        state = jax.tree.map(lambda s: jax.lax.pmean(s, self.axis_name), aux.state)
+        state = jax.tree.map(lambda s: _shared(s, self.axis_name), aux.state)
         metrics = {name: all_reduce(metric, self.axis_name) for name, metric in aux.metrics.items()}
         return grads, Aux(jax.lax.psum(share * aux.loss, self.axis_name), total, state, metrics)
 
@@ -234,7 +242,7 @@ def _merge(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
 def _one_weight(aux: Aux) -> Array:
     if isinstance(aux.weight, tuple):
         raise InputError(
-            "accumulate got a sum of terms that average over weights of their own, which parts cannot reproduce; "
+            "got a sum of terms that average over weights of their own, which parts of a batch cannot reproduce; "
             "add the losses before supervised(...), or leave masks out"
         )
     return jnp.asarray(1.0 if aux.weight is None else aux.weight, jnp.float32)
@@ -243,8 +251,20 @@ def _one_weight(aux: Aux) -> Array:
 def _own_copy(params: Tree, batch: Batch, axis_name: str) -> Tree:
     """Parameters that shard_map replicates would have their gradients summed already: make them this device's own."""
     sharded = any(axis_name in check.manual_axes(leaf) for leaf in jax.tree.leaves(batch))
-    if not sharded:
-        return params
-    return jax.tree.map(
-        lambda p: p if axis_name in check.manual_axes(p) else jax.lax.pcast(p, (axis_name,), to="varying"), params
-    )
+    return jax.tree.map(lambda p: _vary(p, {axis_name}), params) if sharded else params
+
+
+def _shared(x: Array, axis_name: str) -> Array:
+    """One state for all devices: the mean, or of integers the largest."""
+    return (jax.lax.pmean if jnp.issubdtype(x.dtype, jnp.inexact) else jax.lax.pmax)(x, axis_name)
+
+
+def _vary(x: Array, axes: Any) -> Array:
+    """``x`` as an array that may differ along these mesh axes."""
+    missing = tuple(sorted(set(axes) - check.manual_axes(x)))
+    return jax.lax.pcast(x, missing, to="varying") if missing else x
+
+
+def _wide(p: Array) -> Any:
+    """The dtype to add up in: the parameter's own, float32 at least."""
+    return p.dtype if p.dtype.itemsize >= 4 else jnp.float32

@@ -18,7 +18,8 @@ import jax.numpy as jnp
 
 from jdl import check
 from jdl.check import InputError
-from jdl.metrics import Mean, metric_name
+from jdl.losses import Configured
+from jdl.metrics import Mean, State, metric_name
 from jdl.nn.core import Layer
 from jdl.nn.paths import select
 from jdl.nn.settings import Tree
@@ -27,8 +28,12 @@ Array = jax.Array
 Batch = dict[str, Any]
 Selector = str | Callable[[Batch], Any]
 
+PADDING = "padding"  # in evaluation, 0 for examples that only fill the last batch; ``mask`` holds it too
 
-@functools.partial(jax.tree_util.register_dataclass, data_fields=["loss", "weight", "state", "metrics"], meta_fields=[])
+
+@functools.partial(
+    jax.tree_util.register_dataclass, data_fields=["loss", "weight", "state", "metrics", "terms"], meta_fields=[]
+)
 @dataclasses.dataclass(frozen=True)
 class Aux:
     """What comes beside a loss or a gradient.
@@ -42,13 +47,31 @@ class Aux:
     weight: Any
     state: Tree
     metrics: dict[str, Any]
+    terms: tuple[Any, ...] = ()
+
+    @property
+    def mean(self) -> Any:
+        """The loss as a metric state: a mean, or a total of means where terms have weights of their own."""
+        if self.terms:
+            return Total(self.terms)
+        weight = jnp.asarray(1.0 if self.weight is None else self.weight, jnp.float32)
+        return Mean(self.loss * weight, weight)
 
     @property
     def report(self) -> dict[str, Any]:
         """The metrics and, as ``loss``, the total."""
-        single = self.weight is not None and not isinstance(self.weight, tuple)
-        weight = jnp.asarray(self.weight if single else 1.0, jnp.float32)
-        return {"loss": Mean(self.loss * weight, weight)} | self.metrics
+        return {"loss": self.mean} | self.metrics
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class Total(State):
+    """The sum of several means."""
+
+    means: tuple[Mean, ...]
+
+    def compute(self) -> Any:
+        return sum(mean.compute() for mean in self.means)
 
 
 class Objective:
@@ -119,6 +142,9 @@ class Supervised(Objective):
         positional, named = model_inputs(select_from(batch, self.inputs, "inputs"))
         targets = select_from(batch, self.targets, "targets")
         mask = select_from(batch, self.mask, "mask", optional=True)
+        if self.mask != "mask" and PADDING in batch:
+            padding = batch[PADDING]
+            mask = padding if mask is None else mask * padding.reshape(-1, *[1] * (mask.ndim - 1)).astype(mask.dtype)
         outputs, state = self.model.apply(params, state, *positional, key=key, train=train, **named)
         loss = masked(self.loss, outputs, targets, mask)
         if jnp.shape(loss) != ():
@@ -143,12 +169,22 @@ def supervised_terms(objective: Any) -> list[Supervised]:
 
 def l1(*patterns: str, name: str = "l1") -> Objective:
     """The sum of absolute values of the parameters that match the patterns, Σ|w|."""
-    return Penalty(patterns or ("**",), jnp.abs, name)
+    return Penalty(patterns or ("**",), absolute, name)
 
 
 def l2(*patterns: str, name: str = "l2") -> Objective:
     """The sum of squares of the parameters that match the patterns, Σ w², without a half."""
-    return Penalty(patterns or ("**",), jnp.square, name)
+    return Penalty(patterns or ("**",), square, name)
+
+
+def absolute(x: Array) -> Array:
+    """|x|, by a name that pickles."""
+    return jnp.abs(x)
+
+
+def square(x: Array) -> Array:
+    """x², by a name that pickles."""
+    return jnp.square(x)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,13 +210,14 @@ class Sum(Objective):
     second: Objective
 
     def __call__(self, params: Tree, state: Tree, batch: Batch, key: Array | None, train: bool) -> tuple[Array, Aux]:
-        other = None if key is None else jax.random.fold_in(key, 1)
+        other = None if key is None else jax.random.fold_in(key, _count(self.first))
         a, aux_a = self.first(params, state, batch, key, train)
         b, aux_b = self.second(params, aux_a.state, batch, other, train)
         if both := aux_a.metrics.keys() & aux_b.metrics.keys():
             raise InputError(f"two terms of a sum report the metrics {sorted(both)}; give one another name=")
-        metrics = aux_a.metrics | aux_b.metrics
-        return a + b, Aux(a + b, _joint_weight(aux_a.weight, aux_b.weight), aux_b.state, metrics)
+        metrics, weight = aux_a.metrics | aux_b.metrics, _joint_weight(aux_a.weight, aux_b.weight)
+        terms = (*_means(aux_a), *_means(aux_b)) if isinstance(weight, tuple) else ()
+        return a + b, Aux(a + b, weight, aux_b.state, metrics, terms)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -193,7 +230,8 @@ class Scaled(Objective):
     def __call__(self, params: Tree, state: Tree, batch: Batch, key: Array | None, train: bool) -> tuple[Array, Aux]:
         loss, aux = self.objective(params, state, batch, key, train)
         loss = self.factor * loss
-        return loss, dataclasses.replace(aux, loss=loss)
+        terms = tuple(Mean(self.factor * mean.total, mean.count) for mean in aux.terms)
+        return loss, dataclasses.replace(aux, loss=loss, terms=terms)
 
 
 def masked(function: Callable[..., Any], outputs: Any, targets: Any, mask: Array | None) -> Any:
@@ -208,13 +246,12 @@ def masked(function: Callable[..., Any], outputs: Any, targets: Any, mask: Array
         raise InputError(f"{function!r} takes no mask and returns no scalar for a batch; give it an argument mask=None")
     weight = jnp.asarray(mask, values.dtype)
     total = jnp.sum(weight)
-    return jnp.sum(jnp.where(weight > 0, weight * values, 0)) / jnp.where(total > 0, total, 1)
+    return jnp.sum(jnp.where(weight != 0, weight * values, 0)) / jnp.where(total != 0, total, 1)
 
 
-@functools.lru_cache(maxsize=256)
-def _takes_mask(function: Callable[..., Any]) -> bool:
-    parameters = inspect.signature(function).parameters.values()
-    return any(p.name == "mask" or p.kind is p.VAR_KEYWORD for p in parameters)
+def _takes_mask(function: Any) -> bool:
+    """Whether a loss or metric names a mask among its arguments; ``**options`` might swallow one."""
+    return "mask" in inspect.signature(function.function if isinstance(function, Configured) else function).parameters
 
 
 def as_tuple(functions: Any, name: str) -> tuple[Any, ...]:
@@ -245,13 +282,13 @@ def select_from(batch: Batch, selector: Selector, name: str, optional: bool = Fa
 
 
 def _batch_size(targets: Any) -> int:
-    leaf = jax.tree.leaves(targets)[0]
-    return leaf.shape[0] if getattr(leaf, "ndim", 0) else 1
+    sizes = [leaf.shape[0] for leaf in jax.tree.leaves(targets) if getattr(leaf, "ndim", 0)]
+    return sizes[0] if sizes else 1
 
 
 def _as_state(value: Any, weight: Any) -> Any:
     """A metric's own state; a plain scalar as a mean over the batch."""
-    if not hasattr(value, "compute") and jnp.shape(value) != ():
+    if not hasattr(value, "compute") and (not check.is_array(value) or value.shape != ()):
         raise InputError(
             f"a metric returned {check.describe(value)}, wanted a scalar or a state such as metrics.Mean.of(x)"
         )
@@ -260,6 +297,14 @@ def _as_state(value: Any, weight: Any) -> Any:
         if hasattr(value, "compute")
         else Mean(value * jnp.asarray(weight, jnp.float32), jnp.asarray(weight, jnp.float32))
     )
+
+
+def _count(objective: Objective) -> int:
+    return _count(objective.first) + _count(objective.second) if isinstance(objective, Sum) else 1
+
+
+def _means(aux: Aux) -> tuple[Any, ...]:
+    return aux.terms or (aux.mean,)
 
 
 def _joint_weight(a: Any, b: Any) -> Any:

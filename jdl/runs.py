@@ -12,11 +12,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jdl import check
 from jdl.check import InputError
 from jdl.data import Dataset, evaluation_batches
 from jdl.nn.core import Layer
 from jdl.nn.settings import Tree, Variables
-from jdl.objectives import Batch, Objective, masked, model_inputs, select_from, supervised_terms
+from jdl.objectives import PADDING, Batch, Objective, Supervised, masked, model_inputs, select_from, supervised_terms
 from jdl.programs import Program, cached_program
 from jdl.steps import TrainState, eval_params
 
@@ -91,7 +92,7 @@ def evaluate(
     """The report of an objective over a data set in evaluation mode; see :meth:`Run.evaluate`."""
     data = Dataset.of(data)
     check_targets(objective, variables, data, "data")
-    return evaluate_batches(objective, variables, padded_batches(data, batch_size))
+    return evaluate_batches(evaluation_program(objective), variables, padded_batches(data, batch_size))
 
 
 def check_targets(objective: Objective | None, variables: Variables, data: Dataset, name: str) -> None:
@@ -99,19 +100,25 @@ def check_targets(objective: Objective | None, variables: Variables, data: Datas
 
     Inside a compiled step values are unknown. So each supervised loss is traced on abstract outputs and these targets.
     """
-    pair = data.gather(np.zeros(2, np.int32))
     for term in supervised_terms(objective):
-        positional, named = model_inputs(select_from(pair, term.inputs, "inputs"))
-        output = jax.eval_shape(lambda m=term.model, p=positional, n=named: m.apply(*variables, *p, **n)[0])
-        if any(leaf.ndim == 0 or leaf.shape[0] != 2 for leaf in jax.tree.leaves(output)):
+        two, three = (_abstract_outputs(term, variables, data, n) for n in (2, 3))
+        if any(leaf.shape[:1] != (n,) for n, output in ((2, two), (3, three)) for leaf in jax.tree.leaves(output)):
             continue  # the batch does not lead, as in an ensemble
-        outputs = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((len(data), *leaf.shape[1:]), leaf.dtype), output)
+        outputs = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((len(data), *leaf.shape[1:]), leaf.dtype), two)
         targets = select_from(dict(data.arrays), term.targets, "targets")
         mask = select_from(dict(data.arrays), term.mask, "mask", optional=True)
         try:
             jax.eval_shape(lambda x, t=term, y=targets, m=mask: masked(t.loss, x, y, m), outputs)
         except InputError as error:
             raise InputError(error.message, error.where or name) from None
+        except Exception:  # a loss that takes batches of some sizes only; the step will say
+            continue
+
+
+def _abstract_outputs(term: Supervised, variables: Variables, data: Dataset, n: int) -> Any:
+    batch = data.gather(np.zeros(n, np.int32))
+    positional, named = model_inputs(select_from(batch, term.inputs, "inputs"))
+    return jax.eval_shape(lambda: term.model.apply(*variables, *positional, **named)[0])
 
 
 def padded_batches(data: Dataset, batch_size: int) -> list[Batch]:
@@ -122,15 +129,15 @@ def padded_batches(data: Dataset, batch_size: int) -> list[Batch]:
         batch = data.gather(rows)
         own = batch.get("mask")
         batch["mask"] = mask if own is None else own * mask.reshape(-1, *[1] * (own.ndim - 1))
+        batch[PADDING] = mask
         batches.append(batch)
     return batches
 
 
 def evaluate_batches(
-    objective: Objective, variables: Variables, batches: list[Batch], call: Callable[..., Any] = Program.__call__
+    program: Program, variables: Variables, batches: list[Batch], call: Callable[..., Any] = Program.__call__
 ) -> dict[str, Any]:
     """The merged report over batches that carry their masks; ``call(program, ...)`` may count compilations."""
-    program = evaluation_program(objective)
     reports = jax.device_get([call(program, variables, batch) for batch in batches])
     return read_metrics(functools.reduce(merge_reports, reports))
 
@@ -154,6 +161,11 @@ def predict(model: Layer, variables: Variables, inputs: Any, batch_size: int = E
     program = prediction_program(model)
     indices, _ = evaluation_batches(n, min(batch_size, n))
     parts = [program(variables, data.gather(rows)["inputs"]) for rows in indices]
+    if wrong := [leaf for leaf in jax.tree.leaves(parts[0]) if leaf.shape[:1] != indices.shape[1:]]:
+        raise InputError(
+            f"predict got {check.describe(wrong[0])} for {indices.shape[1]} inputs, wanted the batch on axis 0; "
+            "call model(run.variables, inputs)"
+        )
     return jax.tree.map(lambda *leaves: np.concatenate(leaves)[:n], *jax.device_get(parts))
 
 

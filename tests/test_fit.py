@@ -216,6 +216,34 @@ def test_fit_reads_what_its_objective_selects():
     assert_close(run.params, fit(mlp()).params, 0)
 
 
+def ensemble_loss(outputs, targets, mask=None):
+    return sum(LOSS(output, targets, mask=mask) for output in outputs) / len(outputs)
+
+
+@pytest.mark.parametrize("n", [2, 5])
+def test_an_ensemble_trains_and_says_that_it_cannot_be_cut_into_batches(n):
+    run = fit(nn.Ensemble(mlp(), n), ensemble_loss, validation=HELD_OUT)
+    assert np.isfinite(run.history[-1]["validation_loss"])
+    with pytest.raises(InputError, match="wanted the batch on axis 0"):
+        run.predict(HELD_OUT[0])
+
+
+def test_settings_of_other_types_are_other_models():
+    assert nn.Dropout(0) != nn.Dropout(False) and nn.Chain(nn.Dropout(0)) != nn.Chain(nn.Dropout(0.0))
+
+
+def test_an_interrupted_run_that_a_callback_kept_is_usable():
+    kept = []
+
+    def interrupt(run: jdl.Run) -> None:
+        kept.append(run)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(callbacks=[interrupt])
+    assert not kept[0].training and np.isfinite(kept[0].evaluate(HELD_OUT)["loss"])
+
+
 def test_lbfgs_compiles_once():
     with warnings.catch_warnings():
         warnings.simplefilter("error")

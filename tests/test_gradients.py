@@ -70,6 +70,8 @@ def test_sum_of_terms_with_their_own_masks_is_refused():
     objective = classify(MODEL) + classify(MODEL, mask="other", metrics=[])
     with pytest.raises(InputError, match=r"weights of their own.*add the losses before supervised"):
         jdl.accumulate(jdl.gradient(objective), 2)(*VARIABLES, batch, KEY)
+    with pytest.raises(InputError, match="weights of their own"):
+        jdl.clip_per_example(objective, 1.0)(*VARIABLES, batch, None)
     same = classify(MODEL) + classify(MODEL)  # both average over the same 12 examples
     whole = jdl.gradient(same)(*VARIABLES, BATCH, KEY)[0]
     assert_close(jdl.accumulate(jdl.gradient(same), 2)(*VARIABLES, BATCH, KEY)[0], whole, 2e-6)
@@ -84,6 +86,7 @@ def test_sum_of_terms_with_their_own_masks_is_refused():
         ),
         (lambda: jdl.accumulate(jdl.gradient(OBJECTIVE), 0), "microbatches got 0"),
         (lambda: jdl.gradient(jdl.losses.mse), "wanted an objective"),
+        (lambda: jdl.clip_per_example(OBJECTIVE, float("inf")), "max_norm got inf"),
     ],
 )
 def test_bad_input(make, message):
@@ -139,6 +142,13 @@ def test_sharpness_aware_on_a_quadratic():
     grads, aux = jdl.sharpness_aware(field, radius=0.5)({"w": w}, {}, {}, None)
     assert_close(grads, {"w": w * (1 + 0.5 / 5)})
     assert float(aux.loss) == 12.5
+
+
+def test_accumulate_inside_a_mesh():
+    mesh, batch = mesh_of_two(), with_mask("unequal")
+    gradient = jdl.mean_over_devices(jdl.accumulate(OBJECTIVE, 3), "devices")
+    step = jax.shard_map(lambda b: gradient(*VARIABLES, b, KEY)[0], mesh=mesh, in_specs=P("devices"), out_specs=P())
+    assert_close(jax.jit(step)(batch), jdl.gradient(OBJECTIVE)(*VARIABLES, batch, KEY)[0], 2e-6)
 
 
 @pytest.mark.parametrize("how", ["vmap", "shard_map"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +15,7 @@ from jdl.check import InputError
 from tests.networks import batch_of, classify, mlp
 
 MODEL, BATCH = mlp(), batch_of()
+KEY = jax.random.key(0)
 VARIABLES = MODEL.init(jax.random.key(0), BATCH["inputs"])
 
 
@@ -92,6 +95,57 @@ def test_inputs_that_are_a_tuple_or_dict_become_arguments(pack):
     head = nn.Chain(head=nn.Dense(3))
     expected, _ = classify(head)(*variables, BATCH | {"inputs": -2 * x}, None, False)
     assert float(loss) == pytest.approx(float(expected), rel=1e-6)
+
+
+@pytest.mark.parametrize("selector", ["weights", lambda batch: batch["weights"]], ids=["name", "function"])
+def test_evaluation_leaves_padding_out_whatever_selects_the_mask(selector):
+    data = {**jax.tree.map(np.asarray, BATCH), "weights": np.arange(12, dtype=np.float32)}
+    objective = classify(MODEL, mask=selector)
+    whole, _ = objective(*VARIABLES, data, None, False)
+    assert jdl.evaluate(objective, VARIABLES, data, batch_size=5)["loss"] == pytest.approx(float(whole), rel=1e-6)
+
+
+def test_evaluation_of_a_sum_is_the_sum_of_its_means():
+    data = jax.tree.map(np.asarray, BATCH)
+    objective = classify(MODEL) + 0.5 * jdl.supervised(MODEL, squared_sum) + 1e-2 * jdl.l2()
+    whole, _ = objective(*VARIABLES, data, None, False)
+    for size in (5, 11, 12):
+        assert jdl.evaluate(objective, VARIABLES, data, size)["loss"] == pytest.approx(float(whole), rel=1e-6)
+
+
+class Draws(jdl.Objective):
+    def __call__(self, params, state, batch, key, train):
+        loss = jax.random.normal(key)
+        return loss, jdl.Aux(loss, None, state, {})
+
+
+def test_terms_of_a_sum_draw_different_numbers():
+    a, b, c = Draws(), Draws(), Draws()
+    total = [float((a + b + c)({}, {}, {}, KEY, True)[0]), float((a + (b + c))({}, {}, {}, KEY, True)[0])]
+    single = float(a({}, {}, {}, KEY, True)[0])
+    keys = [jax.random.fold_in(KEY, i) for i in (1, 2)]
+    assert total[0] == pytest.approx(single + sum(float(jax.random.normal(k)) for k in keys), rel=1e-6)
+    assert abs(total[1] - 3 * single) > 1e-3
+
+
+def swallows(outputs, targets, **unused):
+    return jnp.mean(jnp.square(outputs[..., 0] - targets))
+
+
+def test_a_mask_is_not_swallowed():
+    batch = BATCH | {"targets": BATCH["targets"].astype(jnp.float32), "mask": jnp.arange(12) < 5}
+    assert loss_of(jdl.supervised(MODEL, swallows), batch) == pytest.approx(
+        loss_of(jdl.supervised(MODEL, squared), batch)
+    )
+
+
+def test_objectives_pickle():
+    objective = classify(MODEL) + 1e-4 * jdl.l2("**/kernel") + jdl.l1()
+    assert pickle.loads(pickle.dumps(objective)) == objective
+
+
+def squared_sum(outputs, targets, mask=None):
+    return jdl.losses.mse(outputs.sum(-1), targets.astype(jnp.float32), mask=mask)
 
 
 def squared(outputs, targets):  # takes no mask

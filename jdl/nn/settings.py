@@ -75,10 +75,16 @@ class Settings:
 
             cls.__post_init__ = __post_init__  # pyright: ignore[reportAttributeAccessIssue]
         inherits = not fields and cls.__init__ is not object.__init__  # no new field: the constructor stays as it is
-        dataclasses.dataclass(frozen=True, repr=False, init=not inherits)(cls)
+        dataclasses.dataclass(frozen=True, repr=False, eq=False, init=not inherits)(cls)
 
     def __post_init__(self) -> None:
         _settle(self)
+
+    def __eq__(self, other: Any) -> bool:
+        return type(self) is type(other) and _typed(self.__dict__) == _typed(other.__dict__)
+
+    def __hash__(self) -> int:
+        return hash((type(self), *self.__dict__.values()))
 
     def __repr__(self) -> str:
         parts = []
@@ -142,6 +148,13 @@ def _settle(layer: Settings) -> None:
                 f"{where} got {check.describe(value)}, which is unhashable; use a tuple or a frozen dataclass"
             ) from None
         object.__setattr__(layer, field.name, value)
+
+
+def _typed(value: Any) -> Any:
+    """``value`` with its types, as a program for 1 is not one for True."""
+    if isinstance(value, dict):
+        return {name: _typed(item) for name, item in value.items()}
+    return (type(value), *map(_typed, value)) if type(value) is tuple else (type(value), value)
 
 
 def _tuples(value: Any) -> Any:
