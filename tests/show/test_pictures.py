@@ -69,8 +69,9 @@ def test_the_suffix_says_the_format(suffix, tmp_path):
 
 
 @pytest.mark.parametrize("name", PICTURES)
-def test_another_suffix_is_refused_before_anything_is_drawn(name, tmp_path):
-    with pytest.raises(InputError, match=r"path got the suffix '.gif', wanted .png or .svg or .pdf"):
+def test_another_suffix_is_refused_before_anything_is_drawn(name, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(InputError, match=r"suffix '.gif', wanted .png or .svg or .pdf"):
+        patch.setattr(figures, "_picture", lambda: pytest.fail("a figure was made"))
         PICTURES[name](tmp_path / "picture.gif")
     with pytest.raises(InputError, match="does not exist; make it first"):
         PICTURES[name](tmp_path / "missing" / "picture.png")
