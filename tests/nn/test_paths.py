@@ -193,7 +193,7 @@ def test_frozen_parameters_neither_learn_nor_decay_nor_keep_moments():
 
 def test_a_running_statistic_is_not_to_be_unfrozen():
     variables = MODEL.init(KEY, X)
-    with refused("in encoder/1: Mean(): has no array 'mean' (here stand ['mean'] in params, [] in state)"):
+    with refused("in encoder/1: Mean(): 'mean' is state and stands in params; let unfreeze name parameters only"):
         MODEL(jdl.unfreeze(variables, "**/mean"), X)
 
 
