@@ -122,6 +122,7 @@ def test_flops_equal_the_formula(layer, x, flops):
     ],
     ids=["mlp", "cnn", "convs"],
 )
+@pytest.mark.slow
 def test_flops_are_those_of_xla(model, x):
     params, state = model.init(KEY, x)
     lowered = jax.jit(lambda params, x: model.apply(params, state, x)[0]).lower(params, x)
