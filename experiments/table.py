@@ -78,6 +78,13 @@ ROWS = (
     ),
     Row("xor", GATES, "first 100 updates/difference · 1e6", at_most=1),
     Row("xor", GATES, "10,000 epochs/solved", beside=("10,000 epochs/runs", "10,000 epochs/largest error of these")),
+    Row(
+        "benchmark",
+        "784-128-10 at batch 32, made-up inputs",
+        "784-128-10, jdl.fit/ratio",
+        at_most=1.05,
+        beside=("784-128-10, control: the loop again/ratio", "784-128-10, jdl.fit/ms per step"),
+    ),
     Row("perceptron", GATES, "AND/learned", at_least=1, beside=("OR/learned", "XOR/learned")),
 )
 EXPERIMENTS = tuple(dict.fromkeys(row.experiment for row in ROWS))
