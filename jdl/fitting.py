@@ -15,7 +15,7 @@ import optax
 from jdl import check
 from jdl.check import InputError
 from jdl.data import Dataset, Splits, epoch_end_step, indices_between, load, steps_in_epochs
-from jdl.gradients import Gradient
+from jdl.gradients import Gradient, merge_reports
 from jdl.nn.core import Layer
 from jdl.nn.settings import Variables
 from jdl.objectives import Batch, Objective, as_tuple, supervised, supervised_terms
@@ -28,11 +28,10 @@ from jdl.runs import (
     evaluate_batches,
     evaluation_program,
     format_row,
-    merge_reports,
     padded_batches,
     read_metrics,
 )
-from jdl.steps import Step, TrainState, eval_params, init_state, make_step
+from jdl.steps import Step, TrainState, eval_variables, init_state, make_step
 
 Array = jax.Array
 Callback = Callable[[Run], None]
@@ -126,7 +125,7 @@ def _train(
             row: dict[str, Any] = {"step": report, "epoch": -(-report * plan.batch_size // len(train))}
             row |= {"seconds": time.perf_counter() - begin} | read_metrics(jax.device_get(totals))
             if evaluation is not None and batches is not None:
-                scores = evaluate_batches(evaluation, Variables(eval_params(state), state.state), batches, call)
+                scores = evaluate_batches(evaluation, eval_variables(state), batches, call)
                 row |= {f"validation_{name}": value for name, value in scores.items()}
             run.history.append(row)
             bar(report, functools.partial(format_row, row))

@@ -229,13 +229,14 @@ def merge_stacked(metrics: dict[str, Any]) -> dict[str, Any]:
         return {}
 
     def add(total: Any, state: Any) -> tuple[Any, None]:
-        return _merge(total, state), None
+        return merge_reports(total, state), None
 
     first = jax.tree.map(lambda x: x[0], metrics)
     return jax.lax.scan(add, first, jax.tree.map(lambda x: x[1:], metrics))[0]
 
 
-def _merge(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
+def merge_reports(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
+    """Two reports as one: metric states add up."""
     return {name: a[name] + b[name] for name in a}
 
 

@@ -143,8 +143,7 @@ class Supervised(Objective):
         targets = select_from(batch, self.targets, "targets")
         mask = select_from(batch, self.mask, "mask", optional=True)
         if self.mask != "mask" and PADDING in batch:
-            padding = batch[PADDING]
-            mask = padding if mask is None else mask * padding.reshape(-1, *[1] * (mask.ndim - 1)).astype(mask.dtype)
+            mask = without_padding(mask, batch[PADDING])
         outputs, state = self.model.apply(params, state, *positional, key=key, train=train, **named)
         loss = masked(self.loss, outputs, targets, mask)
         if jnp.shape(loss) != ():
@@ -232,6 +231,11 @@ class Scaled(Objective):
         loss = self.factor * loss
         terms = tuple(Mean(self.factor * mean.total, mean.count) for mean in aux.terms)
         return loss, dataclasses.replace(aux, loss=loss, terms=terms)
+
+
+def without_padding(mask: Any, padding: Any) -> Any:
+    """A mask ``[B]`` or ``[B, T]``, or none, that also leaves out the examples where ``padding`` ``[B]`` is 0."""
+    return padding if mask is None else mask * padding.reshape(-1, *[1] * (mask.ndim - 1)).astype(mask.dtype)
 
 
 def masked(function: Callable[..., Any], outputs: Any, targets: Any, mask: Array | None) -> Any:

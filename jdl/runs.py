@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import operator
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,22 @@ import numpy as np
 from jdl import check
 from jdl.check import InputError
 from jdl.data import Dataset, evaluation_batches
+from jdl.gradients import merge_reports
 from jdl.nn.core import Layer
 from jdl.nn.settings import Tree, Variables
-from jdl.objectives import PADDING, Batch, Objective, Supervised, masked, model_inputs, select_from, supervised_terms
+from jdl.objectives import (
+    PADDING,
+    Batch,
+    Objective,
+    Supervised,
+    masked,
+    model_inputs,
+    select_from,
+    supervised_terms,
+    without_padding,
+)
 from jdl.programs import Program, cached_program
-from jdl.steps import TrainState, eval_params
+from jdl.steps import TrainState, eval_variables
 
 Array = jax.Array
 EVALUATION_BATCH = 256
@@ -50,7 +60,7 @@ class Run:
     @property
     def variables(self) -> Variables:
         """Parameters to evaluate with, and state: ``model(run.variables, inputs)``. A copy while training goes on."""
-        variables = Variables(eval_params(self.state), self.state.state)
+        variables = eval_variables(self.state)
         return jax.tree.map(jnp.copy, variables) if self.training else variables
 
     @property
@@ -73,11 +83,11 @@ class Run:
         """
         if self.objective is None:
             raise InputError("this run has a gradient and no objective to evaluate; give fit an objective or a loss")
-        return evaluate(self.objective, Variables(eval_params(self.state), self.state.state), data, batch_size)
+        return evaluate(self.objective, eval_variables(self.state), data, batch_size)
 
     def predict(self, inputs: Any, batch_size: int = EVALUATION_BATCH) -> Any:
         """The model's outputs for inputs ``[N, …]`` (or a tuple or dict of them, or a Dataset), as NumPy arrays."""
-        return predict(self.model, Variables(eval_params(self.state), self.state.state), inputs, batch_size)
+        return predict(self.model, eval_variables(self.state), inputs, batch_size)
 
     def plot(self, path: str | Path | None = None) -> Any:
         """Curves of the history; written to ``path`` (PNG, SVG, PDF) where one is given. Returns the figure."""
@@ -127,8 +137,7 @@ def padded_batches(data: Dataset, batch_size: int) -> list[Batch]:
     batches = []
     for rows, mask in zip(indices, masks, strict=True):
         batch = data.gather(rows)
-        own = batch.get("mask")
-        batch["mask"] = mask if own is None else own * mask.reshape(-1, *[1] * (own.ndim - 1))
+        batch["mask"] = without_padding(batch.get("mask"), mask)
         batch[PADDING] = mask
         batches.append(batch)
     return batches
@@ -140,11 +149,6 @@ def evaluate_batches(
     """The merged report over batches that carry their masks; ``call(program, ...)`` may count compilations."""
     reports = jax.device_get([call(program, variables, batch) for batch in batches])
     return read_metrics(functools.reduce(merge_reports, reports))
-
-
-def merge_reports(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
-    """Two reports as one: metric states add up."""
-    return {name: operator.add(a[name], b[name]) for name in a}
 
 
 def read_metrics(report: dict[str, Any]) -> dict[str, Any]:

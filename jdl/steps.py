@@ -170,5 +170,10 @@ def eval_params(state: TrainState) -> Tree:
     return state.params
 
 
+def eval_variables(state: TrainState) -> Variables:
+    """What to evaluate with: :func:`eval_params`, and the model's state."""
+    return Variables(eval_params(state), state.state)
+
+
 def _keeps_average(item: Any) -> bool:
     return isinstance(item, AverageState) or type(item).__name__ == "ScheduleFreeState"
