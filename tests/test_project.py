@@ -22,12 +22,13 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # From the ground up: a part imports from the lines above its own, never from its own line or from below.
 FLOORS = (
     ("check", "extras"),
-    ("nn", "losses", "data", "programs", "progress"),
+    ("nn", "losses", "data", "programs", "progress", "saving", "schedules"),
     ("metrics", "zoo", "show"),
-    ("objectives",),
+    ("objectives", "optimizers", "checkpoints", "weights"),
     ("gradients",),
     ("steps",),
     ("runs",),
+    ("callbacks", "monitor", "diagnosis", "replaying", "tuning", "feeding"),
     ("fitting",),
     ("jdl",),  # jdl/__init__.py, the table of contents
 )
@@ -187,7 +188,7 @@ def test_metadata():
     assert PROJECT["license"] == "Apache-2.0"
     assert "Apache License" in (ROOT / "LICENSE").read_text()
     assert (ROOT / "jdl" / "py.typed").is_file()
-    assert "jdl[experiments]" in PROJECT["optional-dependencies"]["test"]
+    assert "jdl[experiments,data]" in PROJECT["optional-dependencies"]["test"]
     assert f"## {PROJECT['version'].split('.dev')[0]}" in (ROOT / "CHANGELOG.md").read_text()
 
 

@@ -7,8 +7,8 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jdl import saving
 from jdl.extras import require
-from jdl.show import saving
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

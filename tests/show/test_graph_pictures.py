@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 import jdl
-from jdl import nn
+from jdl import nn, saving
 from jdl.check import InputError
-from jdl.show import Graph, graph, saving
+from jdl.show import Graph, graph
 from tests.show.models import CASES, IMAGES, MLP, MODELS, ROWS, Doubled, like
 
 

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgba
 
-from jdl import show
+from jdl import saving, show
 from jdl.check import InputError
 from jdl.nn.functional import ACTIVATIONS
-from jdl.show import figures, saving
+from jdl.show import figures
 
 RNG = np.random.default_rng(0)
 

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 from pathlib import Path
 
-from jdl.show import saving
+from jdl import saving
 
 
 @dataclasses.dataclass(frozen=True)
