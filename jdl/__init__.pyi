@@ -23,6 +23,7 @@ from jdl.nn.paths import unfreeze as unfreeze
 from jdl.nn.settings import Variables as Variables
 from jdl.objectives import Aux as Aux
 from jdl.objectives import Objective as Objective
+from jdl.objectives import augmented as augmented
 from jdl.objectives import l1 as l1
 from jdl.objectives import l2 as l2
 from jdl.objectives import supervised as supervised

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 
 from jdl import check
 from jdl.check import InputError
+from jdl.data.augment import Compose
 from jdl.losses import Configured
 from jdl.metrics import Mean, State, metric_name
 from jdl.nn.core import Layer
@@ -158,10 +159,10 @@ class Supervised(Objective):
 
 
 def supervised_terms(objective: Any) -> list[Supervised]:
-    """The supervised terms of a sum."""
+    """The supervised terms of a sum, scaled or augmented ones too."""
     if isinstance(objective, Sum):
         return supervised_terms(objective.first) + supervised_terms(objective.second)
-    if isinstance(objective, Scaled):
+    if isinstance(objective, (Scaled, Augmented)):
         return supervised_terms(objective.objective)
     return [objective] if isinstance(objective, Supervised) else []
 
@@ -231,6 +232,44 @@ class Scaled(Objective):
         loss = self.factor * loss
         terms = tuple(Mean(self.factor * mean.total, mean.count) for mean in aux.terms)
         return loss, dataclasses.replace(aux, loss=loss, terms=terms)
+
+
+def augmented(objective: Objective, *augmentations: Callable[[Array, Batch], Batch]) -> Objective:
+    """The objective on batches that augmentations have changed, one after another; in evaluation as they are.
+
+    An augmentation is a function ``(key, batch) -> batch``, such as :class:`jdl.data.Crop`. It runs inside the compiled
+    step, with a key of its own: ``augmented(supervised(model, loss), Crop(4), Flip())``.
+
+    Raises:
+        InputError: what is no objective or augmentation, or training without a key.
+    """
+    return Augmented(objective, Compose(*augmentations))
+
+
+# No count of terms and no microbatch comes near these, so no key is folded from the same numbers as another.
+AUGMENTATION_KEY, AUGMENTED_KEY = 0x41554701, 0x41554702
+
+
+@dataclasses.dataclass(frozen=True)
+class Augmented(Objective):
+    """See :func:`augmented`."""
+
+    objective: Objective
+    augmentation: Callable[[Array, Batch], Batch]
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.objective, Objective):
+            raise InputError(
+                f"augmented got {check.describe(self.objective)}, wanted an objective: supervised(model, loss)"
+            )
+
+    def __call__(self, params: Tree, state: Tree, batch: Batch, key: Array | None, train: bool) -> tuple[Array, Aux]:
+        if not train:
+            return self.objective(params, state, batch, key, train)
+        if key is None:
+            raise InputError("augmented got no key to draw from in training; give one: key=jax.random.key(0)")
+        batch = self.augmentation(jax.random.fold_in(key, AUGMENTATION_KEY), batch)
+        return self.objective(params, state, batch, jax.random.fold_in(key, AUGMENTED_KEY), train)
 
 
 def without_padding(mask: Any, padding: Any) -> Any:
@@ -304,6 +343,9 @@ def _as_state(value: Any, weight: Any) -> Any:
 
 
 def _count(objective: Objective) -> int:
+    """How many terms draw from keys of their own; a factor passes the key on."""
+    if isinstance(objective, (Scaled, Augmented)):
+        return _count(objective.objective)
     return _count(objective.first) + _count(objective.second) if isinstance(objective, Sum) else 1
 
 

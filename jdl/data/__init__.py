@@ -5,6 +5,20 @@
 
 from jdl.data import standard as standard  # its data sets are known to `load` by being defined
 from jdl.data.archives import UnsafeArchive, extract
+from jdl.data.augment import (
+    Augmentation,
+    Colour,
+    Compose,
+    Crop,
+    CutMix,
+    Erase,
+    Flip,
+    ImageAugmentation,
+    Mixup,
+    Noise,
+    ResizedCrop,
+    Rotate,
+)
 from jdl.data.batches import batches
 from jdl.data.dataset import Dataset
 from jdl.data.idx import read_idx
@@ -21,10 +35,22 @@ from jdl.data.registry import Splits, load, names, register
 from jdl.data.sources import CorruptData, DataUnavailable, cache_dir, fetch, verify
 
 __all__ = [
+    "Augmentation",
+    "Colour",
+    "Compose",
     "CorruptData",
+    "Crop",
+    "CutMix",
     "DataUnavailable",
     "Dataset",
+    "Erase",
+    "Flip",
+    "ImageAugmentation",
+    "Mixup",
+    "Noise",
     "Normaliser",
+    "ResizedCrop",
+    "Rotate",
     "Splits",
     "UnsafeArchive",
     "batch_indices",

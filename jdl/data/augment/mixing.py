@@ -1,0 +1,145 @@
+"""Augmentations that mix examples and their targets: mixup and cutmix."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jdl import check
+from jdl.check import InputError
+from jdl.data.augment.base import (
+    Array,
+    Augmentation,
+    Batch,
+    batch_images,
+    check_between,
+    entry,
+    example_keys,
+    numbers,
+    restored,
+    uniform,
+)
+from jdl.data.augment.values import inside_box
+
+
+class _Mixing(Augmentation):
+    """What both share: a partner for each example, and the mixture of targets and mask."""
+
+    alpha: float
+    classes: int | None
+
+    def __post_init__(self) -> None:
+        owner = type(self).__name__
+        check_between(f"{owner}.alpha", self.alpha, 1e-6)
+        if self.classes is not None and (not isinstance(self.classes, int) or self.classes < 2):
+            raise InputError(f"{owner}.classes got {self.classes!r}, wanted a whole number of at least 2")
+
+    def __call__(self, key: Array, batch: Batch) -> Batch:
+        owner = type(self).__name__
+        inputs, targets = self.inputs(batch), self.targets(batch)
+        size = inputs.shape[0]
+        if size < 2:
+            raise InputError("got a batch of one example, wanted others to mix it with; use a larger batch", owner)
+        partner = jax.random.permutation(jax.random.fold_in(key, 0), size)
+        mask = batch.get("mask")
+        if mask is None:
+            together = jnp.ones(size, bool)
+        else:
+            if mask.shape != (size,):
+                fix = "mixing needs one weight for each example"
+                raise InputError(f"mask got {check.describe(mask)}, wanted [{size}]; {fix}", owner)
+            mask = mask if jnp.issubdtype(mask.dtype, jnp.floating) else mask.astype(jnp.float32)
+            together = (mask > 0) & (mask[partner] > 0)
+        keys = example_keys(jax.random.fold_in(key, 1), size)
+        mixed, own = jax.vmap(self.mix)(keys, inputs, inputs[partner], together)
+        if mask is None:
+            return batch | {"inputs": mixed, "targets": _blend(own, targets, targets[partner])}
+        # A sum over examples of mask · loss then holds each of the two with its own weight, times its share.
+        mine = own.astype(mask.dtype) * mask
+        weight = mine + (1 - own).astype(mask.dtype) * mask[partner]
+        share = (mine / jnp.where(weight > 0, weight, 1)).astype(jnp.float32)
+        share = jnp.where(together, share, 1)
+        return batch | {"inputs": mixed, "targets": _blend(share, targets, targets[partner]), "mask": weight}
+
+    def inputs(self, batch: Batch) -> Array:
+        """What is mixed."""
+        raise NotImplementedError
+
+    def mix(self, key: Array, mine: Array, other: Array, together: Array) -> tuple[Array, Array]:
+        """One example with its partner, and the share of its own target; untouched unless ``together``."""
+        raise NotImplementedError
+
+    def share(self, key: Array) -> Array:
+        """λ ~ Beta(alpha, alpha)."""
+        return jax.random.beta(key, self.alpha, self.alpha, dtype=jnp.float32)
+
+    def targets(self, batch: Batch) -> Array:
+        """Floating targets: those of the batch, or labels ``[B]`` made one-hot."""
+        owner, targets = type(self).__name__, entry(batch, "targets", type(self).__name__)
+        check.array(targets, "targets")
+        if jnp.issubdtype(targets.dtype, jnp.floating):
+            return jnp.asarray(targets)
+        if self.classes is None or targets.ndim != 1 or not jnp.issubdtype(targets.dtype, jnp.integer):
+            fix = f"for labels [B] say how many classes there are: {owner}(classes=10)"
+            raise InputError(f"targets got {check.describe(targets)}, wanted floats; {fix}", owner)
+        return jax.nn.one_hot(targets, self.classes, dtype=jnp.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Mixup(_Mixing):
+    """Each example λ·x + (1 - λ)·x', with a partner from the batch, and so its targets (Zhang et al. 2018).
+
+    λ ~ Beta(``alpha``, ``alpha``) for each example by itself; partners are a random permutation. Any inputs ``[B, …]``.
+    Labels ``int[B]`` become one-hot floats ``[B, classes]``, which :func:`jdl.losses.cross_entropy` takes and of which
+    metrics see the larger one; floating targets are mixed as they are. A ``mask [B]`` is mixed too, so that each
+    example keeps its weight in the loss; one with mask 0 is neither mixed nor mixed in.
+    """
+
+    alpha: float = 0.2
+    classes: int | None = None
+
+    def inputs(self, batch: Batch) -> Array:
+        inputs = entry(batch, "inputs", "Mixup")
+        numbers(inputs, "Mixup")
+        return jnp.asarray(inputs)
+
+    def mix(self, key: Array, mine: Array, other: Array, together: Array) -> tuple[Array, Array]:
+        own = jnp.where(together, self.share(key), 1)
+        mixed = own * mine.astype(jnp.float32) + (1 - own) * other.astype(jnp.float32)
+        return jnp.where(together, restored(mixed, mine.dtype), mine), own
+
+
+@dataclasses.dataclass(frozen=True)
+class CutMix(_Mixing):
+    """A rectangle of each image from a partner in the batch, and its share of the targets (Yun et al. 2019).
+
+    The rectangle has the image's shape and the area 1 - λ, λ ~ Beta(``alpha``, ``alpha``), about a centre anywhere in
+    the image; what lies outside is cut off. The targets' share is exactly that of the pixels. Images ``[B, H, W, C]``;
+    targets and mask as for :class:`Mixup`.
+    """
+
+    alpha: float = 1.0
+    classes: int | None = None
+
+    def inputs(self, batch: Batch) -> Array:
+        return batch_images(batch, "CutMix")
+
+    def mix(self, key: Array, mine: Array, other: Array, together: Array) -> tuple[Array, Array]:
+        rows, columns, _ = mine.shape
+        for_share, for_place = jax.random.split(key)
+        side = jnp.where(together, jnp.sqrt(1 - self.share(for_share)), 0)
+        y, x = jnp.floor(uniform(for_place, (2,)) * jnp.asarray((rows, columns), jnp.float32))
+        height, width = jnp.floor(side * rows), jnp.floor(side * columns)
+        top, left = y - jnp.floor(height / 2), x - jnp.floor(width / 2)
+        box = inside_box((rows, columns), top, left, height, width)
+        own = 1 - jnp.sum(box, dtype=jnp.float32) / (rows * columns)
+        return jnp.where(box, other, mine), own
+
+
+def _blend(share: Array, mine: Array, other: Array) -> Any:
+    """share · mine + (1 - share) · other, with ``share [B]`` along the first axis."""
+    share = share.reshape(-1, *[1] * (mine.ndim - 1)).astype(mine.dtype)
+    return share * mine + (1 - share) * other
