@@ -4,6 +4,7 @@ from jdl import data as data
 from jdl import losses as losses
 from jdl import metrics as metrics
 from jdl import nn as nn
+from jdl import schedules as schedules
 from jdl import show as show
 from jdl.check import InputError as InputError
 from jdl.fitting import fit as fit
@@ -11,6 +12,7 @@ from jdl.gradients import Gradient as Gradient
 from jdl.gradients import accumulate as accumulate
 from jdl.gradients import clip_per_example as clip_per_example
 from jdl.gradients import gradient as gradient
+from jdl.gradients import loss_scaled as loss_scaled
 from jdl.gradients import mean_over_devices as mean_over_devices
 from jdl.gradients import per_example_gradients as per_example_gradients
 from jdl.gradients import sharpness_aware as sharpness_aware

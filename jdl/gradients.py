@@ -7,6 +7,7 @@ objective; any function of that signature will do: a game of two players, a poli
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,9 @@ import jax.numpy as jnp
 from jdl import check
 from jdl.check import InputError
 from jdl.metrics import all_reduce
+from jdl.nn.net import merge
+from jdl.nn.paths import matches, paths
+from jdl.nn.precision import GOOD_STEPS, LOSS_SCALE
 from jdl.nn.settings import Tree
 from jdl.objectives import Aux, Batch, Objective
 
@@ -221,6 +225,99 @@ class mean_over_devices(_Transformed):
         state = jax.tree.map(lambda s: _shared(s, self.axis_name), aux.state)
         metrics = {name: all_reduce(metric, self.axis_name) for name, metric in aux.metrics.items()}
         return grads, Aux(jax.lax.psum(share * aux.loss, self.axis_name), total, state, metrics)
+
+
+@dataclasses.dataclass(frozen=True)
+class loss_scaled(_Transformed):
+    """The gradient of a float16 model, taken of the loss times a scale, so that small values do not vanish on the way.
+
+    Gradients are divided by the scale, in float32; ``Aux.loss`` is the loss itself. The scale stands in the state of
+    ``nn.Precision(model, "float16")``. A gradient that is not finite halves it, leaves the rest of the state as it was,
+    and is returned as it is, for :func:`jdl.skip_nonfinite` to skip; ``interval`` finite ones in a row double it
+    (Micikevicius et al. 2018, arXiv:1710.03740; the rule of PyTorch's GradScaler).
+
+    Takes an objective, or what scales with the loss of one: :class:`accumulate`, :class:`sharpness_aware` or
+    :class:`mean_over_devices`.
+
+    >>> optimizer = jdl.skip_nonfinite(optax.adam(1e-3))
+    >>> jdl.fit(nn.Precision(net, "float16"), jdl.loss_scaled(objective), optimizer, data, epochs=20)
+
+    Raises:
+        InputError: another gradient, an interval below 1, or a state that holds no scale, or more than one.
+    """
+
+    interval: int = 2000
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _with_scaled_loss(self.gradient)  # refuses what cannot be scaled from outside
+        if not isinstance(self.interval, int) or self.interval < 1:
+            raise InputError(f"interval got {self.interval!r}, wanted a number of steps, at least 1")
+
+    def __call__(self, params: Tree, state: Tree, batch: Batch, key: Array | None) -> tuple[Tree, Aux]:
+        place = _place_of_scale(state)
+        scale, good = (_at(state, (*place, name)) for name in (LOSS_SCALE, GOOD_STEPS))
+        grads, aux = _with_scaled_loss(self.gradient)(params, state, batch, key)
+        grads = jax.tree.map(lambda g: (g.astype(_wide(g)) / scale.astype(_wide(g))).astype(g.dtype), grads)
+        finite = functools.reduce(jnp.logical_and, [jnp.all(jnp.isfinite(g)) for g in jax.tree.leaves(grads)], True)
+        due = finite & (good + 1 >= self.interval)
+        new = {
+            LOSS_SCALE: jnp.where(finite, jnp.where(due & jnp.isfinite(2 * scale), 2 * scale, scale), _halved(scale)),
+            GOOD_STEPS: jnp.where(finite & ~due, good + 1, 0).astype(good.dtype),
+        }
+        kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), aux.state, state)
+        return grads, dataclasses.replace(aux, state=merge(kept, {place: new}))
+
+
+@dataclasses.dataclass(frozen=True)
+class _TimesScale(Objective):
+    """An objective times the loss scale in its state, in float32; what it reports stays as it is."""
+
+    objective: Objective
+
+    def __call__(self, params: Tree, state: Tree, batch: Batch, key: Array | None, train: bool) -> tuple[Array, Aux]:
+        loss, aux = self.objective(params, state, batch, key, train)
+        scale = _at(state, (*_place_of_scale(state), LOSS_SCALE))
+        return loss.astype(scale.dtype) * scale, aux
+
+
+def _with_scaled_loss(value: Any) -> GradientFunction:
+    """The gradient with its objective times the loss scale; whatever stands around that must scale with it."""
+    if isinstance(value, Objective):
+        return gradient(_TimesScale(value))
+    if isinstance(value, gradient):
+        return gradient(_TimesScale(value.objective))
+    if isinstance(value, (accumulate, sharpness_aware, mean_over_devices)):
+        return dataclasses.replace(value, gradient=_with_scaled_loss(value.gradient))
+    raise InputError(
+        f"loss_scaled got {check.describe(value)}, wanted an objective, or accumulate, sharpness_aware or "
+        "mean_over_devices of one, whose gradients scale with the loss; use bfloat16, which needs no scale"
+    )
+
+
+def _place_of_scale(state: Tree) -> tuple[str, ...]:
+    """Where in the state the one loss scale stands."""
+    found = [path for path in paths(state) if matches(f"**/{LOSS_SCALE}", path)]
+    if len(found) != 1:
+        got = f"{len(found)} loss scales ({', '.join(found)})" if found else "no loss scale"
+        raise InputError(
+            f'loss_scaled got a state with {got}, wanted one; wrap the whole model: nn.Precision(model, "float16")'
+        )
+    place = tuple(found[0].split("/")[:-1])
+    if (scale := _at(state, (*place, LOSS_SCALE))).shape != ():
+        raise InputError(
+            f"{found[0]} is {check.describe(scale)}, wanted a scalar; put nn.Precision around Repeat or Ensemble"
+        )
+    return place
+
+
+def _at(tree: Tree, path: tuple[str, ...]) -> Array:
+    return functools.reduce(lambda below, name: below[name], path, tree)  # pyright: ignore[reportReturnType]
+
+
+def _halved(scale: Array) -> Array:
+    """Half of it, but never 0."""
+    return jnp.maximum(scale / 2, jnp.finfo(scale.dtype).tiny)
 
 
 def merge_stacked(metrics: dict[str, Any]) -> dict[str, Any]:

@@ -35,6 +35,7 @@ from jdl.nn.net import Net
 from jdl.nn.norm import BatchNorm, GroupNorm, InstanceNorm, LayerNorm, RMSNorm
 from jdl.nn.perceptron import Neuron, Perceptron
 from jdl.nn.pool import AveragePool, GlobalAveragePool, GlobalMaxPool, MaxPool
+from jdl.nn.precision import Precision
 from jdl.nn.settings import Function, Param, Variables
 from jdl.nn.shape import Flatten, Reshape, Resize, Upsample
 from jdl.nn.spec import Row, Spec
@@ -63,6 +64,7 @@ __all__ = [
     "Parallel",
     "Param",
     "Perceptron",
+    "Precision",
     "RMSNorm",
     "Remat",
     "Repeat",

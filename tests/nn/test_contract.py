@@ -60,6 +60,7 @@ CASES = {
     "Parallel": Case(lambda: nn.Parallel(nn.Dense(5), skip=jnp.positive)),
     "Perceptron": Case(lambda: nn.Perceptron(), still=("**",)),
     "Perceptron with a threshold": Case(lambda: nn.Perceptron("threshold"), still=("**",)),
+    "Precision": Case(lambda: nn.Precision(nn.Chain(nn.Embedding(7, 3), jnp.tanh, nn.Dense(3))), (5,), ids=7),
     "RMSNorm": Case(lambda: nn.RMSNorm(), SEQUENCE),
     "Remat": Case(lambda: nn.Remat(nn.Chain(nn.Dense(5), jnp.tanh))),
     "Remat that draws": Case(lambda: nn.Remat(nn.Chain(nn.Dense(5), nn.Dropout(0.5))), draws="inner/1"),
