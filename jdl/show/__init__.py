@@ -8,6 +8,7 @@ from jdl.show.activations import plot_activations, plot_vanishing_gradient
 from jdl.show.curves import plot_history, plot_runs
 from jdl.show.graphs import Graph, graph
 from jdl.show.pictures import plot_confusion, plot_decision, plot_images
+from jdl.show.schedules import plot_schedules
 from jdl.show.table import Summary, summary
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "plot_history",
     "plot_images",
     "plot_runs",
+    "plot_schedules",
     "plot_vanishing_gradient",
     "summary",
 ]
