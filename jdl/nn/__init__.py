@@ -36,6 +36,7 @@ from jdl.nn.norm import BatchNorm, GroupNorm, InstanceNorm, LayerNorm, RMSNorm
 from jdl.nn.perceptron import Neuron, Perceptron
 from jdl.nn.pool import AveragePool, GlobalAveragePool, GlobalMaxPool, MaxPool
 from jdl.nn.precision import Precision
+from jdl.nn.probing import Seen, probe, zero_shifts
 from jdl.nn.settings import Function, Param, Variables
 from jdl.nn.shape import Flatten, Reshape, Resize, Upsample
 from jdl.nn.spec import Row, Spec
@@ -72,6 +73,7 @@ __all__ = [
     "Residual",
     "Resize",
     "Row",
+    "Seen",
     "Spec",
     "Upsample",
     "Variables",
@@ -89,6 +91,7 @@ __all__ = [
     "linear",
     "log_softmax",
     "mish",
+    "probe",
     "reglu",
     "relu",
     "selu",
@@ -99,6 +102,7 @@ __all__ = [
     "step",
     "swiglu",
     "tanh",
+    "zero_shifts",
 ]
 
 _ELSEWHERE = {

@@ -9,7 +9,7 @@ import math
 import zlib
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -24,9 +24,21 @@ Array = jax.Array
 Path = tuple[str, ...]
 
 
+class Recorder(Protocol):
+    """Told of every use of a layer in a pass. It may change what goes in and what comes out."""
+
+    def start(self, path: str, layer: Settings, inputs: tuple[Any, ...]) -> tuple[int, tuple[Any, ...]]:
+        """A number for this call, and the inputs that the layer gets."""
+        ...
+
+    def end(self, call: int, output: Any) -> Any:
+        """The output that is handed on."""
+        ...
+
+
 @dataclasses.dataclass
 class Scope:
-    """What the layers of one traversal share. ``specs`` is there while collecting, ``rows`` while measuring.
+    """What the layers of one traversal share. ``specs`` is there while collecting, ``recorder`` while looked at.
 
     State is updated and keys are drawn in one jax trace each; None stands for nowhere.
     """
@@ -34,7 +46,7 @@ class Scope:
     train: bool
     key: Array | None
     specs: Variables | None = None
-    rows: list[Any] | None = None
+    recorder: Recorder | None = None
     updates: dict[Path, Tree] = dataclasses.field(default_factory=dict)
     draws: Counter[Path] = dataclasses.field(default_factory=Counter)
     state_trace: Any = dataclasses.field(default_factory=get_opaque_trace_state)
@@ -43,16 +55,6 @@ class Scope:
     def with_key(self, key: Array) -> Scope:
         """The same traversal with another key, drawn from in the current jax transform."""
         return dataclasses.replace(self, key=key, draws=Counter(), key_trace=get_opaque_trace_state())
-
-    def start_row(self) -> int:
-        assert self.rows is not None
-        self.rows.append(None)
-        return len(self.rows) - 1
-
-    def end_row(self, row: int, path: str, layer: Settings, inputs: Any, output: Any) -> None:
-        assert self.rows is not None
-        abstract = jax.tree.map(lambda x: jax.typeof(x) if check.is_array(x) else x, (inputs, output))
-        self.rows[row] = (path, layer, *abstract)
 
 
 _INSIDE = (
@@ -131,7 +133,9 @@ class Net:
     def __call__(self, *inputs: Any, key: Array | None = None, **options: Any) -> Any:
         """Run the layer; ``key`` replaces the run's key for this call and everything below it."""
         net = self if key is None else self._fresh(self._scope.with_key(key))
-        row = None if self._scope.rows is None else self._scope.start_row()
+        recorder, call = self._scope.recorder, -1
+        if recorder is not None:
+            call, inputs = recorder.start("/".join(self._path), self._layer, inputs)
         try:
             if self._label:
                 with jax.named_scope(self._label):
@@ -141,8 +145,8 @@ class Net:
         except Exception as error:
             self._locate(error)
             raise
-        if row is not None:
-            self._scope.end_row(row, "/".join(self._path), self._layer, inputs, output)
+        if recorder is not None:
+            output = recorder.end(call, output)
         self._declared, self._kept = net._declared, net._kept
         return output
 
@@ -211,7 +215,7 @@ class Net:
         may_draw, may_update, draws = here == scope.key_trace, here == scope.state_trace, scope.draws.copy()
 
         def run(params: Tree, state: Tree, key: Array | None, *inputs: Any) -> tuple[Any, dict[Path, Tree]]:
-            inside = Scope(scope.train, key, rows=scope.rows, draws=draws.copy())
+            inside = Scope(scope.train, key, recorder=scope.recorder, draws=draws.copy())
             if not may_draw:
                 inside.key_trace = None
             if not may_update:

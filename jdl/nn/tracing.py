@@ -42,20 +42,28 @@ class Traced(NamedTuple):
     calls: list[Call]
 
 
-class _Calls(list[Any]):
+class _Marks:
     """Calls in the order in which they start, each marked in the program being traced."""
 
-    open = 0
+    def __init__(self) -> None:
+        self.calls: list[Call] = []
+        self.open = 0
 
-    def append(self, call: Any) -> None:
-        super().append(call)
+    def start(self, path: str, layer: Settings, inputs: tuple[Any, ...]) -> tuple[int, tuple[Any, ...]]:
+        self.calls.append(Call(path, layer, _abstract(inputs), None, self.open))
         self.open += 1
-        mark.bind(call=len(self) - 1, starts=True)
+        mark.bind(call=len(self.calls) - 1, starts=True)
+        return len(self.calls) - 1, inputs
 
-    def __setitem__(self, index: Any, call: Any) -> None:
+    def end(self, call: int, output: Any) -> Any:
         self.open -= 1
-        super().__setitem__(index, Call(*call, depth=self.open))
-        mark.bind(call=index, starts=False)
+        self.calls[call] = self.calls[call]._replace(output=_abstract(output))
+        mark.bind(call=call, starts=False)
+        return output
+
+
+def _abstract(values: Any) -> Any:
+    return jax.tree.map(lambda x: jax.typeof(x) if check.is_array(x) else x, values)
 
 
 def trace(layer: Settings, inputs: tuple[Any, ...], options: dict[str, Any], train: bool = False) -> Traced:
@@ -64,12 +72,13 @@ def trace(layer: Settings, inputs: tuple[Any, ...], options: dict[str, Any], tra
     params, state = (map_specs(lambda _, spec: jax.ShapeDtypeStruct(spec.shape, spec.dtype), tree) for tree in specs)
     leaves, treedef = jax.tree.flatten((inputs, options))
     dynamic = [index for index, leaf in enumerate(leaves) if check.is_array(leaf)]
-    calls = _Calls()
+    marks = _Marks()
 
     def forward(arguments: dict[str, Any]) -> Any:
         inputs, options = refill(leaves, treedef, dynamic, arguments["arrays"])
         key = arguments["key"] if train else None
-        return run(layer, arguments["params"], arguments["state"], inputs, options, key=key, train=train, rows=calls)[0]
+        variables = arguments["params"], arguments["state"]
+        return run(layer, *variables, inputs, options, key=key, train=train, recorder=marks)[0]
 
     arguments = {
         "params": params,
@@ -78,7 +87,7 @@ def trace(layer: Settings, inputs: tuple[Any, ...], options: dict[str, Any], tra
         "key": jax.eval_shape(lambda: jax.random.key(0)) if train else None,
     }
     program, output = jax.make_jaxpr(forward, return_shape=True)(arguments)
-    return Traced(specs, program, arguments, output, list(calls))
+    return Traced(specs, program, arguments, output, marks.calls)
 
 
 def programs_within(params: dict[str, Any]) -> list[Jaxpr]:

@@ -11,7 +11,7 @@ import jax
 
 from jdl import check
 from jdl.check import InputError
-from jdl.nn.net import Net, Path, Scope
+from jdl.nn.net import Net, Path, Recorder, Scope
 from jdl.nn.settings import Param, Settings, Tree, Variables
 
 Array = jax.Array
@@ -58,10 +58,10 @@ def run(
     *,
     key: Array | None,
     train: bool,
-    rows: list[Any] | None = None,
+    recorder: Recorder | None = None,
 ) -> tuple[Any, dict[Path, Tree]]:
     """One pass on arrays: ``(output, updated state by path)``."""
-    scope = Scope(train=train, key=key, rows=rows)
+    scope = Scope(train=train, key=key, recorder=recorder)
     return Net(layer, (), scope, params, state)(*inputs, **options), scope.updates
 
 
