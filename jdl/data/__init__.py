@@ -21,6 +21,7 @@ from jdl.data.augment import (
 )
 from jdl.data.batches import batches
 from jdl.data.dataset import Dataset
+from jdl.data.files import ArrayFiles, ImageFolder, TextFile, read_csv, read_npz
 from jdl.data.idx import read_idx
 from jdl.data.normalise import Normaliser
 from jdl.data.order import (
@@ -35,6 +36,7 @@ from jdl.data.registry import Splits, load, names, register
 from jdl.data.sources import CorruptData, DataUnavailable, cache_dir, fetch, verify
 
 __all__ = [
+    "ArrayFiles",
     "Augmentation",
     "Colour",
     "Compose",
@@ -46,12 +48,14 @@ __all__ = [
     "Erase",
     "Flip",
     "ImageAugmentation",
+    "ImageFolder",
     "Mixup",
     "Noise",
     "Normaliser",
     "ResizedCrop",
     "Rotate",
     "Splits",
+    "TextFile",
     "UnsafeArchive",
     "batch_indices",
     "batches",
@@ -64,7 +68,9 @@ __all__ = [
     "load",
     "names",
     "permutation",
+    "read_csv",
     "read_idx",
+    "read_npz",
     "register",
     "steps_in_epochs",
     "verify",
