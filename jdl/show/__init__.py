@@ -7,6 +7,7 @@ path, writes it whole or not at all.
 from jdl.show.activations import plot_activations, plot_vanishing_gradient
 from jdl.show.curves import plot_history, plot_runs
 from jdl.show.graphs import Graph, graph
+from jdl.show.page_compare import compare
 from jdl.show.pictures import plot_confusion, plot_decision, plot_images
 from jdl.show.schedules import plot_schedules
 from jdl.show.table import Summary, summary
@@ -14,6 +15,7 @@ from jdl.show.table import Summary, summary
 __all__ = [
     "Graph",
     "Summary",
+    "compare",
     "graph",
     "plot_activations",
     "plot_confusion",
