@@ -7,6 +7,8 @@ from jdl import nn as nn
 from jdl import schedules as schedules
 from jdl import show as show
 from jdl.check import InputError as InputError
+from jdl.checkpoints import Checkpoints as Checkpoints
+from jdl.checkpoints import CheckpointWarning as CheckpointWarning
 from jdl.fitting import fit as fit
 from jdl.gradients import Gradient as Gradient
 from jdl.gradients import accumulate as accumulate
@@ -29,6 +31,14 @@ from jdl.objectives import augmented as augmented
 from jdl.objectives import l1 as l1
 from jdl.objectives import l2 as l2
 from jdl.objectives import supervised as supervised
+from jdl.optimizers import average_params as average_params
+from jdl.optimizers import hyperparams as hyperparams
+from jdl.optimizers import norms as norms
+from jdl.optimizers import record_norms as record_norms
+from jdl.optimizers import scale_updates as scale_updates
+from jdl.optimizers import skip_nonfinite as skip_nonfinite
+from jdl.optimizers import skipped as skipped
+from jdl.optimizers import with_hyperparams as with_hyperparams
 from jdl.programs import CompilationWarning as CompilationWarning
 from jdl.runs import Run as Run
 from jdl.runs import evaluate as evaluate
@@ -36,11 +46,13 @@ from jdl.runs import predict as predict
 from jdl.show import graph as graph
 from jdl.show import summary as summary
 from jdl.steps import TrainState as TrainState
-from jdl.steps import average_params as average_params
 from jdl.steps import eval_params as eval_params
 from jdl.steps import init_state as init_state
 from jdl.steps import make_step as make_step
 from jdl.steps import scan_steps as scan_steps
 from jdl.steps import start_state as start_state
+from jdl.weights import WeightsWarning as WeightsWarning
+from jdl.weights import load_weights as load_weights
+from jdl.weights import save_weights as save_weights
 
 __version__: str

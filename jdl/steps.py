@@ -8,12 +8,11 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
-import optax.contrib
 
 from jdl import check
 from jdl.check import InputError
@@ -21,6 +20,7 @@ from jdl.gradients import GradientFunction, as_gradient, merge_stacked
 from jdl.nn.core import Layer
 from jdl.nn.settings import Tree, Variables
 from jdl.objectives import Batch, Objective, Selector, model_inputs, select_from
+from jdl.optimizers import SkipState, averaged, find, still_finite
 
 Array = jax.Array
 Metrics = dict[str, Any]
@@ -114,7 +114,22 @@ class make_step:
             updates, opt_state = update(grads, state.opt_state, state.params, **extra)
         params = optax.apply_updates(state.params, updates)
         new = TrainState(params, aux.state, opt_state, state.step + 1, state.key)  # pyright: ignore[reportArgumentType]
-        return jax.tree.map(_strong, new), aux.report
+        new, report = _leave_out_skipped(state, new, aux.report)
+        return jax.tree.map(_strong, new), report
+
+
+def _leave_out_skipped(old: TrainState, new: TrainState, report: Metrics) -> tuple[TrainState, Metrics]:
+    """What remains of a step, where the optimizer may have skipped it: nothing in the report, nor what is not finite.
+
+    Without :func:`jdl.skip_nonfinite` no operation is added. The rest of the model's state goes on: what scales the
+    loss of a float16 model learns from a bad step.
+    """
+    pairs = list(zip(find(old, SkipState), find(new, SkipState), strict=True))
+    if not pairs:
+        return new, report
+    skipped = functools.reduce(jnp.logical_or, [after.total > before.total for before, after in pairs])
+    report = jax.tree.map(lambda leaf: jnp.where(skipped, jnp.zeros_like(leaf), leaf), report)
+    return dataclasses.replace(new, state=jax.tree.map(still_finite, new.state, old.state)), report
 
 
 Step = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
@@ -131,49 +146,14 @@ class scan_steps:
         return state, merge_stacked(metrics)
 
 
-class AverageState(NamedTuple):
-    """The running average that :func:`average_params` keeps."""
-
-    average: Tree
-
-
-def average_params(decay: float = 0.999) -> optax.GradientTransformation:
-    """An exponential moving average of the parameters; put it last in ``optax.chain``.
-
-    ``average = decay * average + (1 - decay) * params`` after each update, starting from the first parameters. Updates
-    pass unchanged; :func:`eval_params` finds the average.
-    """
-
-    def init(params: Tree) -> AverageState:
-        return AverageState(params)
-
-    def update(updates: Tree, state: AverageState, params: Tree | None = None) -> tuple[Tree, AverageState]:
-        if params is None:
-            raise InputError("average_params needs the parameters; call update(updates, state, params)")
-        new = optax.apply_updates(params, updates)
-        average: Any = optax.incremental_update(new, state.average, 1 - decay)
-        return updates, AverageState(average)
-
-    return optax.GradientTransformation(init, update)  # pyright: ignore[reportArgumentType]
-
-
 def eval_params(state: TrainState) -> Tree:
     """The parameters to evaluate with: the average where the optimizer keeps one, else those that train.
 
-    Understands :func:`average_params` and ``optax.contrib.schedule_free``.
+    Understands :func:`average_params` and ``optax.contrib.schedule_free``, also where they see some of the parameters.
     """
-    kept = jax.tree.leaves(state.opt_state, is_leaf=_keeps_average)
-    for item in filter(_keeps_average, kept):
-        if isinstance(item, AverageState):
-            return item.average
-        return optax.contrib.schedule_free_eval_params(item, state.params)
-    return state.params
+    return averaged(state, state.params)
 
 
 def eval_variables(state: TrainState) -> Variables:
     """What to evaluate with: :func:`eval_params`, and the model's state."""
     return Variables(eval_params(state), state.state)
-
-
-def _keeps_average(item: Any) -> bool:
-    return isinstance(item, AverageState) or type(item).__name__ == "ScheduleFreeState"
