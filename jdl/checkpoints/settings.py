@@ -58,7 +58,15 @@ class Checkpoints:
             raise InputError(f"folder got {str(self.folder)!r}, which is a file; name a folder", "Checkpoints")
 
     def open(self) -> Store:
-        """The folder for one run, to restore from and save to; ``with checkpoints.open() as store: ...``.
+        """The folder for one run; a loop of your own does with it what ``fit`` does.
+
+        >>> with checkpoints.open() as store:
+        ...     saved = store.restore(like)  # None, or what stands in saved.step, saved.state, saved.extra
+        ...     store.save(step, state, extra, metrics)  # in the background; the state may be donated at once
+        ...     store.wait()
+
+        A save that fails, as on a full disk, is told by the next call in a :class:`jdl.CheckpointWarning`; the
+        checkpoints that stand stay as they are.
 
         Raises:
             InputError: another process, or this one, has it open.
