@@ -6,6 +6,8 @@ from jdl import metrics as metrics
 from jdl import nn as nn
 from jdl import schedules as schedules
 from jdl import show as show
+from jdl.callbacks import EarlyStopping as EarlyStopping
+from jdl.callbacks import ReduceOnPlateau as ReduceOnPlateau
 from jdl.check import InputError as InputError
 from jdl.checkpoints import Checkpoints as Checkpoints
 from jdl.checkpoints import CheckpointWarning as CheckpointWarning
