@@ -140,7 +140,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
         entries = safetensors.deserialize(content)
     except safetensors.SafetensorError as error:
         raise InputError(f"{str(path)!r} is not a safetensors file, or is cut off: {error}") from None
-    return {name: _array(name, entry) for name, entry in entries}
+    return {name: _array(name, entry) for name, entry in sorted(entries)}
 
 
 def _array(name: str, entry: Mapping[str, Any]) -> np.ndarray:

@@ -56,7 +56,7 @@ def _without_arrays(value: Any, path: Path, arrays: list[tuple[Path, Any]]) -> A
         return {name: _without_arrays(below, (*path, name), arrays) for name, below in value.items()}
     if isinstance(value, (list, tuple)):
         return [_without_arrays(below, (*path, index), arrays) for index, below in enumerate(value)]
-    if not isinstance(value, (jax.Array, np.ndarray, np.generic)) or value.dtype.kind in "OSUMm":
+    if not isinstance(value, (jax.Array, np.ndarray, np.generic)) or getattr(value.dtype, "kind", "V") in "OSUMm":
         raise InputError(
             f"{_show(path)} got {type(value).__name__} {check.describe(value)}, wanted a number, a string, a bool, "
             "None, an array of numbers, or dicts and lists of them",

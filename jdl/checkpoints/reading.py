@@ -103,7 +103,7 @@ def load(folder: Path, step: int, manifest: Mapping[str, Any], like: Any, at: st
     """
     full = {_below(name, at): name for name in manifest["arrays"] if name != _PACKED and _is_below(name, at)}
     entries = {name: manifest["arrays"][full[name]] for name in full}
-    if not full:
+    if at and not full:
         parts = ", ".join(dict.fromkeys(name.partition("/")[0] for name in manifest["arrays"] if name != _PACKED))
         raise InputError(f"at got {at!r}, wanted the path of a part: {parts}", "checkpoint")
     wanted = trees.by_path(like, "like")

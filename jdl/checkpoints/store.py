@@ -193,7 +193,7 @@ class Store:
     def _score_of(self, step: int) -> float | None:
         try:
             return self.settings.score(files.read_manifest(place_of(self._folder, step))["metrics"])
-        except files.Damaged:
+        except (files.Damaged, InputError):  # `restore` says so
             return None
 
     def _score(self, metrics: Mapping[str, float]) -> float | None:
