@@ -150,9 +150,10 @@ def check_range(name: str, value: Any, low: float, high: float = float("inf")) -
 def as_colours(name: str, value: Any) -> Colours:
     """A number, or a tuple of one for each channel; arrays become tuples, which are hashable."""
     values = np.asarray(value)
-    if values.dtype.kind not in "iuf" or values.ndim > 1 or not np.all(np.isfinite(values)):
+    several = values.ndim > 0 and values.size != values.shape[-1]  # [1, 1, C] is one for each channel
+    if values.dtype.kind not in "iuf" or several or not np.all(np.isfinite(values)):
         raise InputError(f"{name} got {check.describe(value)}, wanted a number, or one for each channel")
-    return tuple(map(float, values)) if values.ndim else float(values)
+    return tuple(map(float, values.ravel())) if values.ndim else float(values)
 
 
 def is_number(value: Any) -> bool:

@@ -74,6 +74,8 @@ class _Mixing(Augmentation):
 
     def share(self, key: Array) -> Array:
         """λ ~ Beta(alpha, alpha)."""
+        if self.alpha == 1:
+            return uniform(key)  # the same, and compiled at once
         return jax.random.beta(key, self.alpha, self.alpha, dtype=jnp.float32)
 
     def targets(self, batch: Batch) -> Array:

@@ -146,7 +146,7 @@ def _read(path: Path, mode: str, size: tuple[int, int] | None) -> np.ndarray:
             image = image.convert(mode)
             if size is not None and image.size != size[::-1]:
                 image = image.resize(size[::-1], pillow.Resampling.BILINEAR)
-            return np.asarray(image).reshape(image.height, image.width, CHANNELS[mode])
+            return np.array(image).reshape(image.height, image.width, CHANNELS[mode])
     except InputError:
         raise
     except Exception as error:  # decoders raise errors of many kinds
