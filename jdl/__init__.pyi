@@ -3,6 +3,7 @@
 from jdl import data as data
 from jdl import losses as losses
 from jdl import metrics as metrics
+from jdl import monitor as monitor
 from jdl import nn as nn
 from jdl import schedules as schedules
 from jdl import show as show

@@ -1,0 +1,168 @@
+"""What a run leaves in its folder: settings, a line of numbers a report, and how it ended."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jdl import saving
+from jdl.checkpoints.files import circumstances
+from jdl.monitor import ending
+from jdl.monitor.measuring import explain, forward_flops, measure
+from jdl.runs import Run
+
+METRICS, CONFIG, RESULT = "metrics.jsonl", "config.json", "result.json"
+CLOCKS = ("step", "epoch", "seconds")
+
+
+class Metrics:
+    """A callback that keeps a run's numbers in a folder, for programs and for ``python -m jdl.show``.
+
+    ``config.json`` holds the settings, versions and machine, from the beginning; ``metrics.jsonl`` a line for each
+    report, written out at once: what :func:`measure` returns, null for what is not finite, arrays as lists;
+    ``result.json`` the last numbers and how the run ended.
+
+    A run that goes on from a checkpoint goes on with its file, from which lines beyond that step are cut: it holds what
+    the uninterrupted run would have written. One that starts anew puts the old files aside, as ``metrics.1.jsonl`` and
+    so on. A report that cannot be written is a warning, not the end of the run.
+
+    Args:
+        folder: made where it does not exist.
+        peak_flops: as in :func:`measure`.
+    """
+
+    def __init__(self, folder: str | Path, peak_flops: float | None = None):
+        self.folder, self.peak_flops = Path(folder), peak_flops
+        self._ending = ending.Watch()
+
+    def begin(self, run: Run) -> None:
+        """Write the settings, and cut or put aside what is there."""
+        self._ending = ending.Watch()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if run.resumed is None:
+            put_aside(self.folder, (METRICS, CONFIG, RESULT))
+        else:
+            (self.folder / RESULT).unlink(missing_ok=True)
+        _keep_until(self.folder / METRICS, run)
+        write_json(self.folder / CONFIG, self._config(run))
+
+    def __call__(self, run: Run) -> None:
+        line = json.dumps(plain(measure(run, self.peak_flops))) + "\n"
+        with ending.forgiven(self), _whole(self.folder / METRICS) as path, path.open("a", encoding="utf-8") as file:
+            file.write(line)
+
+    def end(self, run: Run) -> None:
+        """Write how the run ended."""
+        status, reason = self._ending.status(run)
+        row = run.history[-1] if run.history else {}
+        metrics = {name: value for name, value in row.items() if name not in CLOCKS and np.ndim(value) == 0}
+        told = {"status": status, "reason": reason, "step": row.get("step", 0), "seconds": row.get("seconds", 0.0)}
+        with ending.forgiven(self):
+            write_json(self.folder / RESULT, told | {"metrics": metrics})
+
+    def _config(self, run: Run) -> dict[str, Any]:
+        about = {
+            "settings": run.settings,
+            "command": " ".join(sys.argv),
+            "started": time.strftime("%Y-%m-%d %H:%M:%S"),
+            "resumed": run.resumed,
+            "parameters": number_of_parameters(run),
+            "forward_flops": forward_flops(run),
+            "measured": explain(run, self.peak_flops),
+        }
+        return about | environment(run)
+
+
+def environment(run: Run) -> dict[str, Any]:
+    """The versions and the machine that a run runs with."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    devices = sorted(run.state.step.devices(), key=lambda device: device.id)
+    machine = {"device": devices[0].device_kind, "devices": len(devices), "cores": cores}
+    machine |= {"system": platform.system(), "processor": platform.machine()}
+    return {"versions": circumstances()["versions"], "machine": machine}
+
+
+def number_of_parameters(run: Run) -> int:
+    """How many numbers train."""
+    return sum(leaf.size for leaf in jax.tree.leaves(run.state.params))
+
+
+def plain(value: Any) -> Any:
+    """As JSON knows it: arrays as lists, null for NaN and infinity, text for anything else."""
+    if isinstance(value, float):
+        return value if value - value == 0 else None
+    if value is None or isinstance(value, (str, int, bool)):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, (np.ndarray, np.generic, jax.Array)):
+        return plain(np.asarray(value).tolist())
+    return str(value)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON for people, whole or not at all."""
+    text = json.dumps(plain(value), indent=2, ensure_ascii=False) + "\n"
+    saving.save(path, lambda beside: beside.write_text(text, encoding="utf-8"), (".json",))
+
+
+def put_aside(folder: Path, names: tuple[str, ...]) -> None:
+    """Rename the files of an earlier run that are there to ``NAME.1.…``, all with the same free number."""
+    there = [folder / name for name in names if (folder / name).exists()]
+    if not any(path.stat().st_size for path in there if path.name == METRICS):
+        return  # nothing was reported, so nothing is lost
+
+    def aside(path: Path, number: int) -> Path:
+        return path.with_name(f"{path.stem}.{number}{path.suffix}")
+
+    number = next(n for n in range(1, 1_000_000) if not any(aside(folder / name, n).exists() for name in names))
+    for path in there:
+        path.rename(aside(path, number))
+
+
+def _keep_until(path: Path, run: Run) -> None:
+    """Leave the lines of reports up to the step that a run goes on from; those that are missing, from its history."""
+    last = run.resumed or 0
+    lines: dict[int, str] = {}
+    with contextlib.suppress(FileNotFoundError):
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            step = _step(line)
+            if step is not None and step <= last:
+                lines[step] = line
+    for row in run.history:
+        if row["step"] <= last:
+            lines.setdefault(row["step"], json.dumps(plain(row)))
+    text = "".join(f"{lines[step]}\n" for step in sorted(lines))
+    saving.save(path, lambda beside: beside.write_text(text, encoding="utf-8"), (".jsonl",))
+
+
+def _step(line: str) -> int | None:
+    """The step of a line, or None of one that was broken off."""
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+@contextlib.contextmanager
+def _whole(path: Path) -> Any:
+    """What is added to a file is added whole or not at all, also on a full disk."""
+    size = path.stat().st_size if path.exists() else 0
+    try:
+        yield path
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.truncate(path, size)
+        raise
