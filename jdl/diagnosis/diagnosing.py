@@ -1,0 +1,318 @@
+"""``diagnose``: every check in order, causes before what follows from them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jdl import check
+from jdl.check import InputError
+from jdl.data import Dataset
+from jdl.diagnosis import evaluation, heads, inputs, labels, layers, rows, trial
+from jdl.diagnosis.findings import (
+    DEAD,
+    FIRST_LOSS,
+    INPUTS,
+    NO_GRADIENT,
+    SATURATED,
+    TARGETS,
+    VANISHING,
+    Diagnosis,
+    Finding,
+)
+from jdl.diagnosis.light import entry, inputs_alone, name_of, no_validation
+from jdl.diagnosis.passes import evaluate, in_training, weighted_terms, without_penalties
+from jdl.gradients import Gradient
+from jdl.nn.core import Layer
+from jdl.nn.settings import Settings, Variables
+from jdl.nn.tracing import trace
+from jdl.objectives import Batch, Objective, Supervised, model_inputs, select_from, supervised, supervised_terms
+from jdl.steps import Step, init_state, make_step
+
+Array = jax.Array
+
+HIGH_LOSS = 5.0  # times what a model that knows nothing has; He initialisation and dropout make it up to 3
+HIGH_ERROR = 10.0  # the same for squared and absolute errors, which a single output unit spreads further
+ENOUGH = 100  # steps after which running statistics should be those of the data
+IMBALANCED = 256  # examples of a binary batch that are not of one class by chance
+
+
+def diagnose(
+    model: Layer,
+    objective: Any,
+    optimizer: optax.GradientTransformation,
+    batch: Any,
+    *,
+    validation: Any = None,
+    train: Any = None,
+    variables: Variables | None = None,
+    seed: int = 0,
+    steps: int = 300,
+) -> Diagnosis:
+    """Look for the usual pitfalls before training, by a few hundred steps on one batch; a healthy setup yields none.
+
+    >>> print(jdl.diagnose(model, jdl.losses.cross_entropy, optax.adamw(1e-3), batch, validation=digits.validation))
+
+    Args:
+        model: a layer.
+        objective: a loss, an :class:`Objective` or a :class:`Gradient`, as ``fit`` takes it.
+        optimizer: any optax transformation, with the learning rate that is meant.
+        batch: a training batch like those of the run, a dict of arrays or ``(inputs, targets)``.
+        validation: what is held out; none is a pitfall.
+        train: all of the training data, for its statistics, and to see whether the validation data stands in it;
+            without it the batch is taken.
+        variables: look at these instead of newly initialised ones.
+        seed: of the initial parameters and every key.
+        steps: the most steps that each optimizer gets to learn the batch by heart.
+
+    Raises:
+        InputError: one of these cannot be used at all.
+    """
+    return _Examination(model, objective, optimizer, batch, validation, train, variables, seed, steps).run()
+
+
+class _Examination:
+    """What the checks share, and what they have found."""
+
+    def __init__(
+        self,
+        model: Layer,
+        objective: Any,
+        optimizer: optax.GradientTransformation,
+        batch: Any,
+        validation: Any,
+        train: Any,
+        variables: Variables | None,
+        seed: int,
+        steps: int,
+    ):
+        if not isinstance(steps, int) or steps < 1:
+            raise InputError(f"steps got {steps!r}, wanted an integer of at least 1")
+        self.model, self.optimizer, self.most = model, optimizer, steps
+        self.objective = _objective(model, objective)
+        step = make_step(objective if isinstance(objective, Gradient) else self.objective, optimizer)  # pyright: ignore
+        self.step: Step = step
+        self.data = _dataset(batch, "batch")
+        self.train = self.data if train is None else _dataset(train, "train")
+        self.validation = None if validation is None else _dataset(validation, "validation")
+        self.batch: Batch = dict(self.data.arrays)
+        self.terms = supervised_terms(self.objective)
+        first = next((term.inputs for term in self.terms), "inputs")
+        self.state = init_state(model, optimizer, self.batch, seed, inputs=first, variables=variables)
+        self.key = jax.random.fold_in(self.state.key, 0)
+        self.findings: list[Finding] = []
+        self.checked: list[str] = []
+        self.skipped: list[str] = []
+
+    def run(self) -> Diagnosis:
+        self.look_at_data()
+        if self.objective is None:
+            self.skipped.append("everything that needs a loss: a gradient of no objective was given")
+        elif self.look_at_targets() and jax.tree.leaves(self.state.params):
+            self.look_at_training(self.objective)
+        return Diagnosis(tuple(self.findings), tuple(self.checked), tuple(self.skipped))
+
+    def add(self, checked: str, found: list[Finding]) -> bool:
+        """Keep findings, or that there were none."""
+        self.findings += found
+        if not found:
+            self.checked.append(checked)
+        return not found
+
+    def look_at_data(self) -> None:
+        """What can be seen without the model running: scales, and what is held out."""
+        for term in self.terms or [inputs_alone(self.model)]:
+            if (given := entry(self.train, term.inputs)) is not None:
+                self.add("the scale of the inputs", inputs.check_inputs(term.model, given, name_of(term.inputs)))
+        if self.validation is None:
+            self.findings.append(no_validation())
+            return
+        mine, theirs = (entry(data, "inputs") for data in (self.train, self.validation))
+        if mine is None or theirs is None:
+            self.skipped.append("whether validation overlaps training: no array is called 'inputs'")
+            return
+        where = "the training data" if self.train is not self.data else "the batch (give train= for all of it)"
+        self.add(f"no validation example stands in {where}", rows.check_overlap(mine, theirs))
+
+    def look_at_targets(self) -> bool:
+        """Whether targets, outputs and loss belong together; if not there is no sense in going on."""
+        assert self.objective is not None
+        found = labels.check_shapes_and_values(self.objective, self.state.variables, self.data, "batch")
+        for name, data in (("train", self.train), ("validation", self.validation)):
+            if not found and data is not None and data is not self.data:
+                found = labels.check_shapes_and_values(self.objective, self.state.variables, data, name)
+        if found:
+            self.skipped.append("whatever needs a loss that can be computed")
+            return self.add("", found)
+        for term in self.terms:
+            targets = entry(self.train, term.targets)
+            if targets is None or not check.is_array(targets):
+                continue
+            if labels.is_classification(term) and self.may_judge_classes(term, targets):
+                found += labels.check_one_class(targets, name_of(term.targets))
+            if heads.function_of(term.loss) in heads.OF_VALUES and term.targets != term.inputs:
+                found += inputs.check_regression_targets(np.asarray(targets), name_of(term.targets))
+        self.add("targets fit the head and the loss", found)
+        return True
+
+    def may_judge_classes(self, term: Supervised, targets: Any) -> bool:
+        binary = heads.function_of(term.loss) not in heads.CLASSES
+        return self.train is not self.data or len(targets) >= (IMBALANCED if binary else 2 * labels.FEW)
+
+    def look_at_training(self, objective: Objective) -> None:
+        """The checks that run the model, and those that train it."""
+        bare, held = without_penalties(objective), self.layers()
+        flags = evaluation.check_flags(bare, self.state.variables, self.batch, self.key, held)
+        self.add("evaluation draws no key and changes no state", flags)
+        if data := [finding.name for finding in self.findings if finding.name in (INPUTS, TARGETS)]:
+            self.skipped.append(f"the loss at the start, layers and training, while there is this: {data[0]}")
+            return
+        looks = [layers.look(term, self.state.variables, self.batch, self.key) for term in self.terms]
+        goal = None if flags else self.look_at_first_losses(bare, looks)
+        first = trial.run_trial(self.step, self.state, self.batch)
+        self.look_at_layers(bare, looks, first)
+        causes = (DEAD, SATURATED, VANISHING, NO_GRADIENT)
+        if named := [finding.name for finding in self.findings if finding.name in causes]:
+            self.skipped.append(f"the learning rate and learning a batch by heart, while there is this: {named[0]}")
+            return
+        self.look_at_rate(bare, first, goal)
+        if goal is None:
+            self.skipped.append("learning a batch by heart: it is not known how low the loss in evaluation should be")
+            return
+        self.look_at_learning(objective, goal, held)
+
+    def look_at_layers(self, bare: Objective, looks: list[layers.Look], first: trial.Trial) -> None:
+        """Units, then gradients: a dead or saturated layer explains what is missing before it."""
+        uses = [use for look in looks for use in look.uses]
+        if not uses:
+            self.skipped.append("layers: the objective is of a kind of its own, not jdl.supervised(...)")
+            return
+        shares = [use for use in uses if use.dead is not None or use.saturated is not None]
+        if not self.add(f"dead and saturated units, in {len(shares)} activations", layers.check_units(uses)):
+            return
+        self.add("the gradient from layer to layer", layers.check_gradients(uses, self.state.params))
+        still = set.intersection(*(look.still for look in looks))
+        for state in (self.state, first.state):  # a part that starts at zero lets gradients through after a step
+            still = still and still & layers.without_gradient(bare, state.variables, self.batch, self.key)
+        self.add("a gradient for every parameter", layers.no_gradient(still))
+
+    def look_at_first_losses(self, bare: Objective, looks: list[layers.Look]) -> trial.Goal | None:
+        """The loss of each term beside that of a model that knows nothing; what is known of the whole objective."""
+        nothing = least = 0.0
+        known = weighted_terms(bare)
+        if known is None or any(heads.function_of(term.loss) not in heads.KNOWN for _, term in known):
+            self.skipped.append("the loss at the start: what to expect is not known of a loss or objective of your own")
+            known = None
+        for index, (term, look) in enumerate(zip(self.terms, looks, strict=True)):
+            targets, mask = (_of(self.batch, s, name) for s, name in ((term.targets, "targets"), (term.mask, "mask")))
+            last = getattr(look.uses[-1].layer, "function", None)
+            head = labels.Head(term, look.outputs, np.asarray(targets), last)
+            self.add("outputs are what the loss takes", head.findings())
+            if known is None:
+                continue
+            expected = heads.expected_loss(term.loss, look.outputs, targets, mask)
+            groups = rows.groups(select_from(self.batch, term.inputs, "inputs"))
+            self.compare_first(term, expected)
+            nothing += known[index][0] * expected
+            least += known[index][0] * heads.least_loss(term.loss, look.outputs, targets, mask, groups)
+        return None if known is None else trial.Goal(nothing, least)
+
+    def compare_first(self, term: Supervised, expected: float) -> None:
+        """The loss of new weights beside the expected one, in both modes."""
+        band = HIGH_ERROR if heads.function_of(term.loss) in heads.OF_VALUES else HIGH_LOSS
+        losses = {
+            "evaluation": evaluate(term, self.state.variables, self.batch),
+            "training": in_training(term, self.state.variables, self.batch, self.key),
+        }
+        worst = max(losses, key=lambda mode: np.nan_to_num(losses[mode], nan=np.inf))
+        found = []
+        if not losses[worst] <= band * expected:
+            words = f"{losses[worst]:.3g} in {worst}, where a model that knows nothing has {expected:.3g}"
+            why = "The weights are sure of something wrong: the first steps only unlearn that, and may kill units."
+            fix = "He or Glorot initialisation, a last layer near zero; a last bias of the mean or the log prior"
+            found = [Finding(FIRST_LOSS, words, why, fix, "", {"expected": expected, **losses})]
+        self.add(f"the loss at the start, {losses['evaluation']:.3g} beside an expected {expected:.3g}", found)
+
+    def look_at_rate(self, bare: Objective, first: trial.Trial, goal: trial.Goal | None) -> None:
+        """The learning rate, by the first trial."""
+        start, nothing, learned = float(first.losses[0]), 0.0, False
+        if goal is not None:
+            score = in_training(bare, self.state.variables, self.batch, self.key)
+            nothing, learned = goal.nothing + start - score, goal.share(score) < 0.5
+        ceiling = trial.RISES * max(start, nothing)
+        found = trial.check_rate(self.step, self.state, self.batch, first, ceiling, learned)
+        self.add(f"the learning rate: updates are {first.ratio:.1e} of the weights", found)
+
+    def look_at_learning(self, objective: Objective, goal: trial.Goal, held: set[Settings]) -> None:
+        """Whether the batch can be learned by heart, and what evaluation then says of it."""
+        if goal.nothing - goal.least < 0.1 * goal.nothing:
+            self.skipped.append("learning a batch by heart: its targets contradict each other or are all the same")
+            return
+        bare, sane = without_penalties(objective), trial.sane_ways(objective, self.state)
+        own = [trial.Way("the given optimizer", self.step, self.state)]
+        own.append(trial.Way("its updates times 10", self.step, self.state, 10.0))
+        way, done, loss = trial.learn_by_heart([*own, *sane], bare, self.batch, goal, self.most)
+        found = []
+        if goal.share(loss) >= trial.LEARNED and not self.lacks_room(bare, sane, goal, loss):
+            found = [trial.not_overfitted(len(self.data), way.name, self.most, loss, goal)]
+        least = f" (the least possible is {goal.least:.3g})" if goal.least > 0.01 * goal.nothing else ""
+        if self.add(f"the batch is learned by heart: a loss of {loss:.3g}{least} after {done} steps", found):
+            self.compare_modes(bare, goal, way, done, held)
+
+    def lacks_room(self, bare: Objective, sane: list[trial.Way], goal: trial.Goal, loss: float) -> bool:
+        """Whether a small model learns some of the batch, and all of fewer examples: too few weights, and no fault."""
+        if goal.share(loss) >= trial.NOTHING:
+            return False
+        widths = [np.prod(np.shape(_of(self.batch, term.targets, "targets"))[1:]) for term in self.terms]
+        size = sum(leaf.size for leaf in jax.tree.leaves(self.state.params))
+        few = max(2, min(trial.TOGETHER, int(size / (4 * max(1, *widths))), len(self.data) // 2))
+        part = self.data.gather(np.arange(few))
+        return goal.share(trial.learn_by_heart(sane, bare, part, goal, self.most)[2]) < trial.LEARNED
+
+    def compare_modes(self, bare: Objective, goal: trial.Goal, way: trial.Way, done: int, held: set[Settings]) -> None:
+        """The loss in both modes, after running statistics have had time to follow."""
+        program, state = trial.trial_program(way.step), way.state
+        if jax.tree.leaves(state.state):
+            for _ in range(ENOUGH - done):
+                state, _, _ = program(state, self.batch, jnp.float32(0))  # a training pass that moves no parameter
+            done = max(done, ENOUGH)
+        trained = in_training(bare, state.variables, self.batch, self.key)
+        evaluated = evaluate(bare, state.variables, self.batch)
+        found = evaluation.check_distance(trained, evaluated, goal, done, held)
+        self.add(
+            f"after training on it, the batch has a loss of {trained:.3g} in training, {evaluated:.3g} in evaluation",
+            found,
+        )
+
+    def layers(self) -> set[Settings]:
+        """The layers of the model in training; none where it does not take the batch's inputs."""
+        try:
+            selector = self.terms[0].inputs if self.terms else "inputs"
+            positional, named = model_inputs(select_from(self.batch, selector, "inputs"))
+            return {call.layer for call in trace(self.model, positional, named, train=True).calls}
+        except InputError:
+            return set()
+
+
+def _objective(model: Layer, objective: Any) -> Objective | None:
+    if not isinstance(model, Layer):
+        raise InputError(f"model got {check.describe(model)}, wanted a layer such as nn.Chain(nn.Dense(10))")
+    found = objective
+    while isinstance(found, Gradient):
+        found = getattr(found, "objective", getattr(found, "gradient", None))
+    return found if found is None or isinstance(found, Objective) else supervised(model, found)
+
+
+def _dataset(data: Any, name: str) -> Dataset:
+    try:
+        return Dataset.of(data)
+    except InputError as error:
+        raise InputError(error.message, name) from None
+
+
+def _of(batch: Batch, selector: Any, name: str) -> Any:
+    return select_from(batch, selector, name, optional=name == "mask")
