@@ -28,6 +28,7 @@ from jdl.nn.paths import paths as paths
 from jdl.nn.paths import select as select
 from jdl.nn.paths import unfreeze as unfreeze
 from jdl.nn.settings import Variables as Variables
+from jdl.nonfinite import NonFiniteWarning as NonFiniteWarning
 from jdl.objectives import Aux as Aux
 from jdl.objectives import Objective as Objective
 from jdl.objectives import augmented as augmented
@@ -43,6 +44,9 @@ from jdl.optimizers import skip_nonfinite as skip_nonfinite
 from jdl.optimizers import skipped as skipped
 from jdl.optimizers import with_hyperparams as with_hyperparams
 from jdl.programs import CompilationWarning as CompilationWarning
+from jdl.programs import TooManyCompilations as TooManyCompilations
+from jdl.resuming import Interrupted as Interrupted
+from jdl.resuming import ResumeWarning as ResumeWarning
 from jdl.runs import Run as Run
 from jdl.runs import evaluate as evaluate
 from jdl.runs import predict as predict

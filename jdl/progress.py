@@ -48,6 +48,11 @@ class Progress:
         self._next = now + REFRESH_SECONDS
         self._bar.update(self._task, completed=done, numbers=numbers())
 
+    def say(self, message: str) -> None:
+        """A line above the bar."""
+        if self._bar is not None:
+            self._bar.console.print(message, highlight=False, markup=False)
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from jdl import check
 from jdl.check import InputError
-from jdl.data import Dataset, evaluation_batches
+from jdl.data import Dataset, Stream, as_stream, evaluation_batches
 from jdl.gradients import merge_reports
 from jdl.nn.core import Layer
 from jdl.nn.settings import Tree, Variables
@@ -43,13 +43,32 @@ class Run:
         objective: what is minimised, or ``None`` where a gradient of no objective was given.
         state: the :class:`jdl.TrainState`; its arrays are given up to the next step while training goes on.
         history: a dict for each report: ``step``, ``epoch`` (from 1), ``seconds``, ``loss``, metrics, and
-        ``validation_…``. compilations: how often each program was compiled in this run.
+            ``validation_…``.
+        steps: how many steps are planned.
+        batch: the shapes and dtypes of a training batch.
+        settings: what the run was given, in words, to compare it with others.
+        compilations: how often each program was compiled in this run.
+        compile_seconds: for each of them how long the phases ``trace``, ``lower`` and ``compile`` took.
+        speed: since the report before: ``steps_per_second`` and ``examples_per_second``, without compiling, and
+            ``waiting``, the share of time that the loop waited for data.
+        findings: what the light diagnosis at the start found (see :func:`jdl.diagnose`).
+        chosen: variables to evaluate with instead of the last ones, set by early stopping.
+        resumed: the step of the checkpoint from which this run went on, or None.
+        stopped: why training ended before its last step, or None.
     """
 
     def __init__(self, model: Layer, objective: Objective | None, state: TrainState):
         self.model, self.objective, self.state = model, objective, state
         self.history: list[dict[str, Any]] = []
+        self.steps = 0
+        self.batch: Batch = {}
+        self.settings: dict[str, str] = {}
         self.compilations: dict[str, int] = {}
+        self.compile_seconds: dict[str, dict[str, float]] = {}
+        self.speed: dict[str, float] = {}
+        self.findings: list[Any] = []
+        self.chosen: Variables | None = None
+        self.resumed: int | None = None
         self.training = False
         self.stopped: str | None = None
 
@@ -60,13 +79,16 @@ class Run:
     @property
     def variables(self) -> Variables:
         """Parameters to evaluate with, and state: ``model(run.variables, inputs)``. A copy while training goes on."""
-        variables = eval_variables(self.state)
-        return jax.tree.map(jnp.copy, variables) if self.training else variables
+        return jax.tree.map(jnp.copy, self._evaluated) if self.training else self._evaluated
 
     @property
     def params(self) -> Tree:
         """The parameters of :attr:`variables`."""
         return self.variables.params
+
+    @property
+    def _evaluated(self) -> Variables:
+        return eval_variables(self.state) if self.chosen is None else self.chosen
 
     def stop(self, reason: str = "asked to") -> None:
         """Called by a callback: end training after this report."""
@@ -75,19 +97,19 @@ class Run:
     def evaluate(self, data: Any, batch_size: int = EVALUATION_BATCH) -> dict[str, Any]:
         """Loss and metrics over a data set, as the objective reports them in evaluation mode.
 
-        The last batch is padded and masked, so every example counts once. ``data`` is a Dataset, ``(inputs, targets)``
-        or a dict of arrays. Numbers come as floats, other metrics (a confusion matrix) as NumPy arrays.
+        The last batch is padded and masked, so every example counts once. ``data`` comes in any form that ``fit``
+        takes. Numbers come as floats, other metrics (a confusion matrix) as NumPy arrays.
 
         Raises:
             InputError: the run has no objective, or the data cannot be used.
         """
         if self.objective is None:
             raise InputError("this run has a gradient and no objective to evaluate; give fit an objective or a loss")
-        return evaluate(self.objective, eval_variables(self.state), data, batch_size)
+        return evaluate(self.objective, self._evaluated, data, batch_size)
 
     def predict(self, inputs: Any, batch_size: int = EVALUATION_BATCH) -> Any:
         """The model's outputs for inputs ``[N, …]`` (or a tuple or dict of them, or a Dataset), as NumPy arrays."""
-        return predict(self.model, eval_variables(self.state), inputs, batch_size)
+        return predict(self.model, self._evaluated, inputs, batch_size)
 
     def plot(self, path: str | Path | None = None) -> Any:
         """Curves of the history; written to ``path`` (PNG, SVG, PDF) where one is given. Returns the figure."""
@@ -100,8 +122,9 @@ def evaluate(
     objective: Objective, variables: Variables, data: Any, batch_size: int = EVALUATION_BATCH
 ) -> dict[str, Any]:
     """The report of an objective over a data set in evaluation mode; see :meth:`Run.evaluate`."""
-    data = Dataset.of(data)
-    check_targets(objective, variables, data, "data")
+    data = as_stream(data)
+    if isinstance(data, Dataset):
+        check_targets(objective, variables, data, "data")
     return evaluate_batches(evaluation_program(objective), variables, padded_batches(data, batch_size))
 
 
@@ -131,8 +154,10 @@ def _abstract_outputs(term: Supervised, variables: Variables, data: Dataset, n: 
     return jax.eval_shape(lambda: term.model.apply(*variables, *positional, **named)[0])
 
 
-def padded_batches(data: Dataset, batch_size: int) -> list[Batch]:
+def padded_batches(data: Dataset | Stream, batch_size: int) -> Iterable[Batch]:
     """All of a data set as batches of one shape: the last one repeats an example, and its mask leaves that out."""
+    if isinstance(data, Stream):
+        return data.evaluation_batches(batch_size)
     indices, masks = evaluation_batches(len(data), min(batch_size, len(data)))
     batches = []
     for rows, mask in zip(indices, masks, strict=True):
@@ -144,7 +169,7 @@ def padded_batches(data: Dataset, batch_size: int) -> list[Batch]:
 
 
 def evaluate_batches(
-    program: Program, variables: Variables, batches: list[Batch], call: Callable[..., Any] = Program.__call__
+    program: Program, variables: Variables, batches: Iterable[Batch], call: Callable[..., Any] = Program.__call__
 ) -> dict[str, Any]:
     """The merged report over batches that carry their masks; ``call(program, ...)`` may count compilations."""
     reports = jax.device_get([call(program, variables, batch) for batch in batches])

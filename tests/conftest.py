@@ -7,6 +7,7 @@ import os
 # Reference values are those of CPU arithmetic. To try another platform: JAX_PLATFORMS=cuda pytest
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ.setdefault("JAX_ENABLE_COMPILATION_CACHE", "false")  # tests write nothing into the user's cache
 
 import hypothesis
 import jax

@@ -14,7 +14,7 @@ import jdl
 from jdl import nn
 from jdl.check import InputError
 from jdl.data import Dataset, batches, indices_between
-from jdl.fitting import _Plan
+from jdl.feeding import Plan, Resident
 from tests.networks import assert_close, classify, mlp
 
 RNG = np.random.default_rng(0)
@@ -177,17 +177,26 @@ def test_steps_count_instead_of_epochs():
     ("n", "batch", "per_call", "epochs"), [(50, 8, 1, 3), (50, 8, 4, 3), (50, 50, 8, 2), (7, 3, 2, 1), (999, 2, 3, 1)]
 )
 def test_a_plan_takes_every_step_once(n, batch, per_call, epochs):
-    plan = _Plan(n, batch, per_call, epochs, None, None)
+    plan = Plan(n, batch, per_call, epochs)
+    feed = Resident(Dataset.of(np.zeros((n, 1), np.float32)), plan, seed=1)
     taken, done = [], 0
-    for report in plan.reports:
-        for stop, rows in plan.calls(done, report, seed=1):
-            assert rows.shape in {(batch,), (per_call, batch)}
-            done += 1 if rows.ndim == 1 else len(rows)
-            assert done == stop
-            taken.append(rows.reshape(-1, batch))
-        assert done == report
+    for call in feed.calls(0):
+        rows = call.arguments[1]
+        assert rows.shape == ((per_call, batch) if call.several else (batch,))
+        done += len(rows) if call.several else 1
+        assert done == call.stop
+        taken.append(rows.reshape(-1, batch))
     assert done == epochs * n // batch
     np.testing.assert_array_equal(np.concatenate(taken), indices_between(n, batch, 1, 0, done))
+    assert set(plan.reports) <= {call.stop for call in feed.calls(0)}
+
+
+@pytest.mark.parametrize("per_call", [1, 4])
+def test_calls_from_any_call_are_those_that_were_left(per_call):
+    feed = Resident(Dataset.of(np.zeros((50, 1), np.float32)), Plan(50, 8, per_call, 3), seed=1)
+    whole = [(call.stop, call.arguments[1].tolist()) for call in feed.calls(0)]
+    for place, (stop, _) in enumerate(whole):
+        assert [(call.stop, call.arguments[1].tolist()) for call in feed.calls(stop)] == whole[place + 1 :]
 
 
 def test_no_bar_without_a_terminal(capfd):

@@ -13,7 +13,7 @@ from jax.nn import relu
 
 import jdl
 from jdl import nn
-from jdl.fitting import train_program
+from jdl.feeding import train_program
 from jdl.metrics import Mean
 from jdl.nn import functional as F
 

@@ -28,7 +28,9 @@ FLOORS = (
     ("gradients",),
     ("steps",),
     ("runs",),
-    ("callbacks", "monitor", "diagnosis", "replaying", "tuning", "feeding"),
+    ("callbacks", "monitor", "diagnosis", "replaying", "tuning", "feeding", "resuming"),
+    ("nonfinite",),
+    ("looping",),
     ("fitting",),
     ("jdl",),  # jdl/__init__.py, the table of contents
 )

@@ -34,6 +34,7 @@ from jdl.data.order import (
 )
 from jdl.data.registry import Splits, load, names, register
 from jdl.data.sources import CorruptData, DataUnavailable, cache_dir, fetch, verify
+from jdl.data.streams import Stream, as_stream, prefetch
 
 __all__ = [
     "ArrayFiles",
