@@ -27,20 +27,23 @@ def read_npz(path: str | Path, inputs: str = "inputs", targets: str | None = "ta
             cannot be trained on.
     """
     path = existing(path)
-    opened = _load(path)
-    if isinstance(opened, np.ndarray):
-        raise InputError(f"{path} holds one array, {describe(opened)}, wanted a .npz file; use jdl.data.ArrayFiles")
-    with opened:
-        wanted = {"inputs": inputs} | ({} if targets is None else {"targets": targets})
-        for role, name in wanted.items():
-            if name not in opened.files:
-                held = ", ".join(map(repr, opened.files)) or "nothing"
-                fix = f"name the one of the {role}: read_npz(path, {role}=…)"
-                raise InputError(f"{path} has no array {name!r}, it holds {held}; {fix}")
-        try:
+    wanted = {"inputs": inputs} | ({} if targets is None else {"targets": targets})
+    try:
+        with open(path, "rb") as stream:
+            opened = np.load(stream, allow_pickle=False)
+            if isinstance(opened, np.ndarray):
+                fix = "use jdl.data.ArrayFiles"
+                raise InputError(f"{path} holds one array, {describe(opened)}, wanted a .npz file; {fix}")
+            for role, name in wanted.items():
+                if name not in opened.files:
+                    held = ", ".join(map(repr, opened.files)) or "nothing"
+                    fix = f"name the one of the {role}: read_npz(path, {role}=…)"
+                    raise InputError(f"{path} has no array {name!r}, it holds {held}; {fix}")
             arrays = {role: opened[name] for role, name in wanted.items()}
-        except UNREADABLE as error:
-            raise _unreadable(path, error) from error
+    except InputError:
+        raise
+    except UNREADABLE as error:
+        raise _unreadable(path, error) from error
     return _dataset(arrays, path)
 
 
@@ -91,20 +94,16 @@ class ArrayFiles:
 
 
 def _map(path: Path) -> np.ndarray:
-    array = _load(path, "r")
-    if not isinstance(array, np.ndarray):
-        array.close()
-        raise InputError(f"{path} holds several arrays, wanted a .npy file; use jdl.data.read_npz")
+    with open(path, "rb") as stream:
+        if stream.read(2) == b"PK":  # a zip file
+            raise InputError(f"{path} holds several arrays, wanted a .npy file; use jdl.data.read_npz")
+    try:
+        array = np.lib.format.open_memmap(path, mode="r")
+    except UNREADABLE as error:
+        raise _unreadable(path, error) from error
     if array.ndim == 0 or array.size == 0 or array.dtype.kind not in "biufc":
         raise InputError(f"{path} holds {describe(array)}, wanted numbers with a leading axis over the examples")
     return array
-
-
-def _load(path: Path, mmap_mode: Any = None) -> Any:
-    try:
-        return np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
-    except UNREADABLE as error:
-        raise _unreadable(path, error) from error
 
 
 def _unreadable(path: Path, error: Exception) -> InputError:
