@@ -77,7 +77,7 @@ def peak_of(devices: Collection[Any]) -> Peak | None:
 @functools.cache
 def _measured() -> Peak:
     """The best of several products of square float32 matrices."""
-    multiply = jax.jit(jnp.matmul, device=None)
+    multiply = jax.jit(jnp.matmul)
     best = size = 0
     for size in _SIZES:
         matrix = jax.device_put(jnp.ones((size, size), jnp.float32), jax.devices("cpu")[0])
