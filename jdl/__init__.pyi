@@ -47,6 +47,9 @@ from jdl.programs import CompilationWarning as CompilationWarning
 from jdl.programs import TooManyCompilations as TooManyCompilations
 from jdl.resuming import Interrupted as Interrupted
 from jdl.resuming import ResumeWarning as ResumeWarning
+from jdl.replaying import Replay as Replay
+from jdl.replaying import replay as replay
+from jdl.replaying import save_step as save_step
 from jdl.runs import Run as Run
 from jdl.runs import evaluate as evaluate
 from jdl.runs import predict as predict
@@ -58,6 +61,8 @@ from jdl.steps import init_state as init_state
 from jdl.steps import make_step as make_step
 from jdl.steps import scan_steps as scan_steps
 from jdl.steps import start_state as start_state
+from jdl.tuning import LearningRateSearch as LearningRateSearch
+from jdl.tuning import find_learning_rate as find_learning_rate
 from jdl.weights import WeightsWarning as WeightsWarning
 from jdl.weights import load_weights as load_weights
 from jdl.weights import save_weights as save_weights
