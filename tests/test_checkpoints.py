@@ -569,6 +569,12 @@ print(checkpoints.steps(), checkpoints.restore(small).state["w"].sum())
     assert result == "[1, 3] 100.0"
 
 
+def test_a_store_that_nobody_closes_says_what_was_lost(tmp_path):
+    process = python("checkpoints.open().save(1, small)", tmp_path)
+    _, err = process.communicate(timeout=120)
+    assert jdl.Checkpoints(tmp_path).steps() == [1] or "step 1 was not written" in err
+
+
 def test_a_process_killed_while_it_saves_leaves_the_older_checkpoint(tmp_path):
     process = python(
         """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import re
@@ -49,6 +50,7 @@ class Store:
             self._lock.release()
             raise
         self._scores = {step: score for step, score in scores.items() if score is not None}
+        atexit.register(self.close)  # a store that nobody closes loses its last checkpoint, but not silently
 
     def restore(self, like: Any) -> Saved | None:
         """The newest good checkpoint with the structure of ``like``; ``None`` where the folder holds none.
@@ -100,6 +102,7 @@ class Store:
 
     def close(self) -> None:
         """Wait, and give the folder free."""
+        atexit.unregister(self.close)
         try:
             self.wait()
         finally:
