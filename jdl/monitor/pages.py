@@ -111,7 +111,7 @@ def _is_array(value: Any) -> bool:
 
 def _times(run: Run, name: str) -> str:
     count = run.compilations[name]
-    seconds = sum(getattr(run, "compilation_seconds", {}).get(name, {}).values())
+    seconds = sum(run.compile_seconds.get(name, {}).values())
     return f"{count} {'time' if count == 1 else 'times'}" + (f", {duration(seconds)}" if seconds else "")
 
 

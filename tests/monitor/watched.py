@@ -53,7 +53,12 @@ class Watched:
         for _ in range(STEPS):
             self.run.state, report = self.step(self.run.state, self.batch)
         number = len(self.run.history) + 1
-        row = {"step": STEPS * number, "epoch": number, "seconds": 0.5 * number, "loss": float(report["loss"].compute())}
+        row = {
+            "step": STEPS * number,
+            "epoch": number,
+            "seconds": 0.5 * number,
+            "loss": float(report["loss"].compute()),
+        }
         self.run.speed = {"examples_per_second": 12 * 100.0, "steps_per_second": 100.0, "waiting": 0.25}
         self.run.history.append(row | self.row(number))
         for monitor in self.monitors:
