@@ -14,7 +14,7 @@ from jax.extend.core import get_opaque_trace_state
 
 from jdl import check
 from jdl.check import InputError
-from jdl.nn.net import merge
+from jdl.nn.net import Recorder, merge
 from jdl.nn.settings import Settings, Tree, Variables
 from jdl.nn.traversal import run
 
@@ -52,7 +52,8 @@ def probe(
 
     The first is the model itself. Values are arrays, or tracers under a ``jax.jit``, ``grad`` or ``vmap`` around the
     call. What runs inside a transform of its own (the copies of ``Repeat`` and ``Ensemble``, the layer in ``Remat``, a
-    scan in a forward) is left out; the transform is seen as one use.
+    scan in a forward) is left out; the transform is seen as one use. Under ``jax.disable_jit()`` scans run turn by
+    turn, and the copies of Repeat and the layer in Remat are seen too.
 
     Args:
         layer: any layer.
@@ -73,9 +74,24 @@ def probe(
     if not isinstance(variables, tuple) or len(variables) != 2:
         raise InputError(f"variables got {check.describe(variables)}, wanted Variables(params, state)")
     recorder = Recording(shifts)
+    output, state = recorded(layer, variables, inputs, options, key=key, train=train, recorder=recorder)
+    return output, state, recorder.seen()
+
+
+def recorded(
+    layer: Settings,
+    variables: Variables,
+    inputs: tuple[Any, ...],
+    options: dict[str, Any],
+    *,
+    key: Array | None,
+    train: bool,
+    recorder: Recorder,
+) -> tuple[Any, Tree]:
+    """What ``apply`` returns, every use of a layer told to ``recorder``."""
     inputs, options = jax.tree.map(_to_jax, (inputs, options))
     output, updates = run(layer, *variables, inputs, options, key=key, train=train, recorder=recorder)
-    return output, merge(variables[1], updates), recorder.seen()
+    return output, merge(variables[1], updates)
 
 
 def zero_shifts(seen: Sequence[Seen]) -> list[Any]:
@@ -86,11 +102,12 @@ def zero_shifts(seen: Sequence[Seen]) -> list[Any]:
 class Recording:
     """The uses of layers in one jax trace: that in which this is made.
 
-    A value from another trace, inside a scan or a vmap, would leak out of it.
+    A value from another trace, inside a scan or a vmap, would leak out of it. ``shifts`` are added to outputs,
+    ``entering`` to inputs.
     """
 
-    def __init__(self, shifts: Sequence[Any] | None = None):
-        self._shifts = shifts
+    def __init__(self, shifts: Sequence[Any] | None = None, entering: Sequence[Any] | None = None):
+        self._shifts, self._entering = shifts, entering
         self._calls: list[Seen] = []
         self._open = 0
         self._trace = get_opaque_trace_state()
@@ -98,9 +115,12 @@ class Recording:
     def start(self, path: str, layer: Settings, inputs: tuple[Any, ...]) -> tuple[int, tuple[Any, ...]]:
         if get_opaque_trace_state() != self._trace:
             return -1, inputs
-        self._calls.append(Seen(path, layer, inputs, None, self._open))
+        call, seen = len(self._calls), Seen(path, layer, inputs, None, self._open)
+        if self._entering is not None and call < len(self._entering):
+            inputs = _shifted(inputs, self._entering[call], call, seen)
+        self._calls.append(dataclasses.replace(seen, inputs=inputs))
         self._open += 1
-        return len(self._calls) - 1, inputs
+        return call, inputs
 
     def end(self, call: int, output: Any) -> Any:
         if call < 0:

@@ -1,0 +1,367 @@
+"""Non-finite values planted in a step: the replay names the place where they were planted."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import jdl
+from jdl import nn
+from jdl.losses import cross_entropy, mse
+from jdl.objectives import Penalty
+
+SGD = optax.sgd(0.1)
+RNG = np.random.default_rng(0)
+INPUTS = jnp.asarray(RNG.uniform(0.5, 1.5, size=(6, 3)), jnp.float32)
+BATCH = {"inputs": INPUTS, "targets": INPUTS}
+ZEROS = nn.Dense(3, kernel_init=nn.init.zeros())
+
+
+def cut(x):
+    """0 in example 4, which is positive elsewhere."""
+    return x.at[4].set(0.0) if len(x) == 6 else jnp.where(x == INPUTS[4], 0.0, x)
+
+
+def guarded_log(x):
+    return jnp.where(x > 0, jnp.log(x), 0.0)
+
+
+def masking(x):
+    return x.at[:, 0].set(-jnp.inf)
+
+
+def negative_sqrt(x):
+    return jnp.sqrt(x - 2)
+
+
+def eightfold_exp(x):
+    return jnp.exp(jnp.abs(x) * 8)
+
+
+def over_nothing(outputs, targets):
+    return jnp.sum(outputs) / jnp.sum(targets * 0)
+
+
+def root(outputs, targets):
+    return jnp.sqrt(jnp.mean(jnp.square(outputs - targets)))
+
+
+class Inverse(nn.Layer):
+    """1 / x, and what comes before it in a forward of its own."""
+
+    def forward(self, net, x):
+        return 1 / net.child("drop", nn.Dropout(0.3))(x)
+
+
+class Branches(nn.Layer):
+    """Two branches that both spoil the sum."""
+
+    def forward(self, net, x):
+        return net.child("first", jnp.log)(x * 0) + net.child("second", jnp.arccosh)(x * 0) + nn_use(net, x)
+
+
+def nn_use(net, x):
+    return net.child("dense", nn.Dense(3))(x)
+
+
+def scale(name: str, factor: float) -> Callable[[Any], Any]:
+    """Multiply one kernel of the first state."""
+
+    def edit(state):
+        layer = state.params[name]
+        return dataclasses.replace(state, params=state.params | {name: layer | {"kernel": layer["kernel"] * factor}})
+
+    return edit
+
+
+def identity(value):
+    return value
+
+
+def planted(tmp_path, model, loss=mse, *, batch=None, optimizer=SGD, edit=identity, gradient=identity, terms=None):
+    """Save a step and replay it."""
+    batch = BATCH if batch is None else batch
+    objective = jdl.supervised(model, loss) if terms is None else jdl.supervised(model, loss) + terms
+    state = edit(jdl.init_state(model, optimizer, batch, seed=1))
+    state = dataclasses.replace(state, step=jnp.asarray(7, jnp.int32))
+    jdl.save_step(tmp_path / "step.safetensors", state, batch)
+    found = jdl.replay(tmp_path / "step.safetensors", jdl.make_step(gradient(objective), optimizer))
+    assert not any(line != line.rstrip() for line in str(found).splitlines())
+    return found
+
+
+LAYERS = {
+    "log of 0": (nn.Chain(cut, jnp.log, nn.Dense(3)), {}, "forward", "1", "in examples [4]", "above 0 and got 0"),
+    "exp": (
+        nn.Chain(a=nn.Dense(3), b=jnp.exp, c=nn.Dense(3)),
+        {"edit": scale("a", 1e3)},
+        "forward",
+        "b",
+        "inf among 18 values",
+        "exp overflows above 88.7",
+    ),
+    "sqrt below 0": (
+        nn.Chain(nn.Dense(3), negative_sqrt),
+        {},
+        "forward",
+        "1",
+        "NaN",
+        "square root needs values from 0",
+    ),
+    "too large": (
+        nn.Chain(nn.Dense(3), nn.Dense(3)),
+        {"edit": scale("0", 1e38), "batch": {"inputs": 1e3 * INPUTS, "targets": INPUTS}},
+        "forward",
+        "0",
+        "inf",
+        "lower the learning rate",
+    ),
+    "float16": (
+        nn.Precision(nn.Chain(nn.Dense(3), nn.Dense(3)), "float16"),
+        {"edit": scale("0", 1e5)},
+        "forward",
+        "0",
+        "inf",
+        "float16 ends at 65,504",
+    ),
+    "own code": (nn.Chain(nn.Dense(3), Inverse(), nn.Dense(3)), {}, "forward", "1", "inf among 18 values", ""),
+    "two branches": (Branches(), {}, "forward", "first", "-inf among 18 values", ""),
+    "a mask is innocent": (
+        nn.Chain(nn.Dense(3), masking, jax.nn.softmax, nn.Dense(3), negative_sqrt),
+        {},
+        "forward",
+        "4",
+        "NaN among 18 values",
+        "square root",
+    ),
+    "slope of sqrt": (nn.Chain(ZEROS, jnp.square, jnp.sqrt), {}, "backward", "2", "inputs it has 18 inf", "infinite"),
+    "where": (
+        nn.Chain(ZEROS, guarded_log, nn.Dense(3)),
+        {},
+        "backward",
+        "1",
+        "inputs it has 18 NaN among 18 values",
+        "jnp.where",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", LAYERS, ids=str)
+def test_in_a_layer(tmp_path, case):
+    model, options, stage, path, what, hint = LAYERS[case]
+    found = planted(tmp_path, model, **options)
+    assert found.first is not None
+    assert (found.first.stage, found.first.path, found.reproduced) == (stage, path, True)
+    assert what in found.first.what
+    assert hint in found.first.hint
+    assert f"step 7 of {tmp_path}" in str(found)
+    assert any(not row.finite and row.path.startswith(path) for row in found.rows if row.stage == stage)
+
+
+NOTE = "the gradient is finite"
+ELSEWHERE = {
+    "a loss over 0": (nn.Dense(3), over_nothing, {}, "loss", "over_nothing", "inf (outputs"),
+    "the slope of a loss": (
+        jnp.tanh,
+        root,
+        {"terms": jdl.l2()},
+        "backward",
+        "the loss",
+        "at the model's output has 18 NaN",
+    ),
+    "a penalty": (
+        nn.Dense(3),
+        mse,
+        {"terms": Penalty(("**",), jnp.log, "entropy")},
+        "loss",
+        "entropy",
+        "NaN",
+    ),
+    "an optimizer": (
+        nn.Dense(3),
+        mse,
+        {"optimizer": optax.scale(float("inf"))},
+        "update",
+        "params/bias",
+        "inf among 3 values",
+    ),
+    "moments": (
+        nn.Dense(3),
+        mse,
+        {"optimizer": optax.adam(1e-3), "terms": 1e25 * jdl.l1("kernel")},
+        "update",
+        "opt_state/0/nu/kernel",
+        "9 inf among 9 values",
+    ),
+    "statistics": (
+        nn.Chain(nn.Dense(3), nn.BatchNorm(), jax.lax.stop_gradient, nn.Dense(3)),
+        mse,
+        {"edit": scale("0", 1e25)},
+        "new state",
+        "1/var",
+        "inf among 3 values",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", ELSEWHERE, ids=str)
+def test_outside_the_layers(tmp_path, case):
+    model, loss, options, stage, path, what = ELSEWHERE[case]
+    model = nn.Chain(model, nn.Dense(3)) if model is jnp.tanh else model
+    batch = BATCH
+    if case == "the slope of a loss":  # a model that gives its targets
+        model, batch = nn.Chain(ZEROS, jnp.tanh), {"inputs": INPUTS, "targets": jnp.zeros((6, 3))}
+    found = planted(tmp_path, model, loss, batch=batch, **options)
+    assert found.first is not None
+    assert (found.first.stage, found.first.path) == (stage, path)
+    assert what in found.first.what
+    assert found.first.hint
+
+
+def spoil(stage: str):
+    def edit(state):
+        if stage == "parameters":
+            bad = state.params["kernel"].at[1, 1].set(jnp.nan)
+            return dataclasses.replace(state, params=state.params | {"kernel": bad})
+        trace = jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.inf), state.opt_state)
+        return dataclasses.replace(state, opt_state=trace)
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("stage", "path", "what"),
+    [
+        ("batch", "inputs", "2 NaN among 18 values in examples [1, 5]"),
+        ("parameters", "kernel", "1 NaN among 9 values"),
+        ("optimizer state", "0/trace/bias", "3 inf among 3 values"),
+    ],
+)
+def test_before_the_step(tmp_path, stage, path, what):
+    inputs = INPUTS.at[jnp.array([1, 5]), 0].set(jnp.nan)
+    batch = BATCH if stage != "batch" else {"inputs": inputs, "targets": INPUTS}
+    edit = identity if stage == "batch" else spoil(stage)
+    found = planted(tmp_path, nn.Dense(3), batch=batch, edit=edit, optimizer=optax.sgd(0.1, momentum=0.9))
+    assert found.first is not None
+    assert (found.first.stage, found.first.path) == (stage, path)
+    assert what in found.first.what
+    assert "Likely fix" in str(found)
+
+
+def test_what_a_mask_leaves_out_is_innocent(tmp_path):
+    mask = jnp.ones(6).at[2].set(0)
+    batch = {"inputs": INPUTS, "targets": INPUTS.at[2].set(jnp.nan), "mask": mask}
+    fine = planted(tmp_path, nn.Dense(3), batch=batch)
+    assert fine.first is None
+    found = planted(tmp_path, nn.Chain(cut, jnp.log, nn.Dense(3)), batch=batch)
+    assert found.first is not None
+    assert (found.first.stage, found.first.path) == ("forward", "1")
+
+
+@pytest.mark.parametrize(
+    ("gradient", "name"),
+    [
+        (lambda objective: jdl.accumulate(objective, 3), "microbatch 2, 1: log"),
+        (lambda objective: jdl.clip_per_example(objective, 1.0), "example 4, 1: log"),
+        (lambda objective: jdl.accumulate(jdl.sharpness_aware(objective), 2), "microbatch 1, 1: log"),
+    ],
+)
+def test_in_a_part_of_the_batch(tmp_path, gradient, name):
+    found = planted(tmp_path, nn.Chain(cut, jnp.log, nn.Dense(3)), gradient=gradient)
+    assert found.first is not None
+    assert found.first.name == name
+
+
+@pytest.mark.parametrize("inner", [identity, nn.Remat], ids=["plain", "remat"])
+def test_in_a_copy(tmp_path, inner):
+    block = inner(nn.Chain(nn.Dense(3, kernel_init=nn.init.constant(1.0)), act=eightfold_exp))
+    found = planted(tmp_path, nn.Chain(nn.Repeat(block, 4), nn.Dense(3)))
+    assert found.first is not None
+    assert (found.first.path, found.first.name) == ("0/act", "0/act (copy 1): eightfold_exp")
+
+
+def test_masks_of_dropout_are_those_of_the_step(tmp_path):
+    model = nn.Chain(nn.Dense(3), Inverse(), nn.Dense(3))
+    found = planted(tmp_path, model)
+    state = found.state
+    key = jax.random.fold_in(state.key, state.step)
+    seen = nn.probe(model, state.variables, INPUTS, key=key, train=True)[2]
+    dropped = np.isinf(next(one.output for one in seen if one.path == "1"))
+    assert found.first is not None
+    kinds = [f"{n} {kind}" for n, kind in ((dropped.sum(), "inf"),) if n]
+    examples = np.flatnonzero(dropped.any(1)).tolist()
+    assert f"{kinds[0]} among 18 values in examples {examples}" in found.first.what
+    assert dropped.any() and not dropped.all()
+
+
+def test_a_gradient_of_ones_own_is_seen_by_its_results(tmp_path):
+    def field(params, state, batch, key):
+        grads = jax.tree.map(jnp.zeros_like, params)
+        return grads | {"kernel": jnp.full((3, 3), jnp.nan)}, jdl.Aux(jnp.ones(()), None, state, {})
+
+    found = planted(tmp_path, nn.Dense(3), gradient=lambda _: jdl.vector_field(field))
+    assert found.first is not None
+    assert (found.first.stage, found.first.path) == ("gradient", "kernel")
+    assert {row.stage for row in found.rows} >= {"batch", "parameters", "loss", "gradient", "update"}
+
+
+def test_models_in_the_fields_of_an_objective_of_ones_own(tmp_path):
+    @dataclasses.dataclass(frozen=True)
+    class Game(jdl.Objective):
+        models: dict[str, nn.Layer]
+
+        def __call__(self, params, state, batch, key, train):
+            first, _ = self.models["first"].apply(params["0"], {}, batch["inputs"], train=train)
+            second, _ = self.models["second"].apply({}, {}, first, train=train)
+            return jnp.mean(second), jdl.Aux(jnp.mean(second), None, state, {})
+
+    game = Game({"first": nn.Dense(3), "second": nn.Chain(negative_sqrt)})
+    found = planted(tmp_path, nn.Chain(nn.Dense(3)), gradient=lambda _: jdl.gradient(game))
+    assert found.first is not None
+    assert (found.first.stage, found.first.name) == ("forward", "0: negative_sqrt")
+
+
+def test_an_augmentation_that_makes_them(tmp_path):
+    def broken(key, batch):
+        return batch | {"inputs": batch["inputs"].at[3].set(jnp.nan)}
+
+    found = planted(tmp_path, nn.Dense(3), gradient=lambda objective: jdl.augmented(objective, broken))
+    assert found.first is not None
+    assert (found.first.stage, found.first.path) == ("forward", "the model's inputs")
+    assert "in examples [3]" in found.first.what
+
+
+def test_a_step_that_the_optimizer_skips(tmp_path):
+    found = planted(tmp_path, nn.Chain(cut, jnp.log, nn.Dense(3)), optimizer=jdl.skip_nonfinite(SGD))
+    assert found.reproduced
+    assert found.first is not None
+    assert (found.first.stage, found.first.path) == ("forward", "1")
+
+
+def test_a_loss_that_is_scaled(tmp_path):
+    model = nn.Precision(nn.Chain(nn.Dense(3), jnp.tanh, nn.Dense(3)), "float16")
+    found = planted(tmp_path, model, gradient=jdl.loss_scaled, batch={"inputs": INPUTS, "targets": 1e3 * INPUTS})
+    assert found.first is not None
+    assert found.first.stage == "backward"
+    assert "jdl.loss_scaled" in found.first.hint
+
+
+@pytest.mark.parametrize("wrap", [identity, jax.jit, jdl.scan_steps], ids=["plain", "jit", "scan"])
+def test_a_finite_step(tmp_path, wrap):
+    model, optimizer = nn.Chain(nn.Embedding(5, 3), nn.Dense(3)), optax.contrib.reduce_on_plateau()  # best_value is inf
+    batch = {"inputs": jnp.arange(4), "targets": jnp.zeros(4, jnp.int32)}
+    state = jdl.init_state(model, optimizer, batch)
+    jdl.save_step(tmp_path / "step.safetensors", state, batch)
+    step = wrap(jdl.make_step(jdl.supervised(model, cross_entropy), optimizer))
+    found = jdl.replay(tmp_path / "step.safetensors", step)
+    assert found.first is None and not found.reproduced
+    assert "nothing non-finite here" in str(found)
+    assert [row.path for row in found.rows if row.stage == "forward"][1:] == ["0: Embedding(5, 3)", "1: Dense(3)"]
+    assert [row.stage for row in found.rows if not row.finite] == ["optimizer state", "update"]
