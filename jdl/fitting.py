@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from jdl import check
 from jdl.check import InputError
 from jdl.checkpoints import Checkpoints
 from jdl.data import Dataset, Splits, Stream, as_stream, cache_dir, load
+from jdl.diagnosis import PitfallWarning, light
+from jdl.diagnosis.findings import NO_VALIDATION
 from jdl.feeding import Feed, Plan, Resident, Streamed
 from jdl.gradients import Gradient
 from jdl.looping import Callback, Loop
@@ -81,6 +84,9 @@ def fit(
         max_compilations: more programs compiled than this are an error.
         progress: show a bar; by default where stderr is a terminal.
 
+    A look at the data comes first: what it finds stands in ``run.findings``, and all but that nothing is held out is a
+    :class:`jdl.PitfallWarning`; :func:`jdl.diagnose` looks closer.
+
     What is compiled is kept in ``jdl.data.cache_dir() / "compiled"`` for the next process, unless
     ``jax_compilation_cache_dir`` is set; ``jax.config.update("jax_enable_compilation_cache", False)`` turns that off.
 
@@ -115,6 +121,10 @@ def fit(
         for name, part in (("data", train), ("validation", held_out)):
             if isinstance(part, Dataset):
                 check_targets(objective, run.state.variables, part, name)
+        run.findings = light(objective, model, train, held_out)
+        for finding in run.findings:
+            if finding.name != NO_VALIDATION:  # many a run needs none
+                warnings.warn(PitfallWarning(str(finding)), stacklevel=2)
         loop.train()
     return run
 

@@ -14,6 +14,8 @@ import jdl
 from jdl import nn
 from jdl.data import batch_indices
 
+pytestmark = pytest.mark.filterwarnings("ignore::jdl.PitfallWarning")  # the planted example is a pitfall, too
+
 RNG = np.random.default_rng(0)
 BAD = int(batch_indices(40, 8, 0, 3)[0])  # the example whose loss overflows, in the fourth step
 X = RNG.normal(size=(40, 5)).astype(np.float32)

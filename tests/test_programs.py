@@ -22,6 +22,7 @@ from jdl.programs import Compilations, Program, cached_program
 ROOT = Path(__file__).parents[1]
 X = np.random.default_rng(0).normal(size=(24, 5)).astype(np.float32)
 DATA = (X, np.arange(24) % 3)
+HELD_OUT = (X + 0.1, np.arange(24) % 3)
 
 
 def double(x):
@@ -98,7 +99,7 @@ def test_a_layer_of_other_settings_is_named():
 
 
 def test_phases_are_timed():
-    run = fit(nn.Chain(nn.Dense(6), jnp.tanh, nn.Dense(4)), validation=DATA)
+    run = fit(nn.Chain(nn.Dense(6), jnp.tanh, nn.Dense(4)), validation=HELD_OUT)
     assert run.compilations == {"train": 1, "evaluation": 1}
     assert set(run.compile_seconds) == {"train", "evaluation"}
     for phases in run.compile_seconds.values():
@@ -109,8 +110,8 @@ def test_phases_are_timed():
 def test_more_compilations_than_allowed_are_an_error_before_anything_is_compiled():
     model = nn.Chain(nn.Dense(11), jnp.tanh, nn.Dense(3))
     with pytest.raises(jdl.TooManyCompilations, match=r"max_compilations=1; compiled: train 1, evaluation 1"):
-        fit(model, validation=DATA, max_compilations=1)
-    assert fit(model, validation=DATA, max_compilations=1).compilations == {"evaluation": 1}, "train was kept"
+        fit(model, validation=HELD_OUT, max_compilations=1)
+    assert fit(model, validation=HELD_OUT, max_compilations=1).compilations == {"evaluation": 1}, "train was kept"
 
 
 def test_a_program_that_fails_leaves_no_one_counting():
