@@ -20,7 +20,7 @@ class Page(HTMLParser):
         self.elements: list[str] = []
         self.inside = ""
         self.rows: list[list[dict[str, Any]]] = []
-        self.refreshes = False
+        self.refreshes = self.in_cell = False
         self.data: Any = None
         self.feed(self.source)
         self.close()
@@ -54,14 +54,16 @@ class Page(HTMLParser):
             self.rows.append([])
         if tag in ("td", "th") and self.rows:
             self.rows[-1].append({"text": [], **found})
+            self.in_cell = True
 
     def handle_endtag(self, tag: str) -> None:
         self.inside = ""
+        self.in_cell = self.in_cell and tag not in ("td", "th")
 
     def handle_data(self, text: str) -> None:
         if self.inside == "script" and self.data is None:
             self.data = json.loads(text)
         elif self.inside not in ("script", "style"):
             self.pieces.append(text)
-            if self.rows and self.rows[-1]:
+            if self.in_cell:
                 self.rows[-1][-1]["text"].append(text)
