@@ -14,9 +14,10 @@ import pytest
 import jdl
 from jdl import nn
 from jdl.check import InputError
-from tests.networks import assert_close
+from tests.networks import assert_close, batch_of, mlp
 
-NAN = float("nan")
+NAN, MODEL = float("nan"), mlp()
+ADAM = optax.inject_hyperparams(optax.adam)(learning_rate=0.05)
 INJECTED = optax.inject_hyperparams(optax.sgd)(learning_rate=1.0)
 
 
@@ -224,6 +225,59 @@ def test_a_resumed_run_goes_on_as_if_it_had_not_stopped(name, history_is_kept):
         assert jax.tree.map(lambda x, y: np.asarray(x).tobytes() == np.asarray(y).tobytes(), a, b) == jax.tree.map(
             lambda _: True, b
         )
+
+
+class Crash:
+    """Ends the process, as far as the run can tell, at a report."""
+
+    def __init__(self, report: int):
+        self.report = report
+
+    def __call__(self, run: jdl.Run) -> None:
+        if len(run.history) == self.report:
+            raise KeyError("crash")
+
+
+def noisy(size: int, seed: int) -> dict[str, np.ndarray]:
+    """Which of the first three inputs is largest, or, of two examples in five, a label at random."""
+    batch = jax.tree.map(np.array, batch_of(size, seed))
+    right = np.arange(size) % 5 > 1
+    return batch | {"targets": np.where(right, batch["inputs"][:, :3].argmax(1), batch["targets"]).astype(np.int32)}
+
+
+def trained(folder: Any, crash_at: int | None = None) -> tuple[jdl.Run, jdl.EarlyStopping, jdl.ReduceOnPlateau]:
+    """What can be learnt is learnt first, then the noise by heart: validation gets worse, the rate falls, it stops."""
+    stopping, plateau = jdl.EarlyStopping(patience=6), jdl.ReduceOnPlateau(factor=0.5, patience=1)
+    crash = [] if crash_at is None else [Crash(crash_at)]
+    run = jdl.fit(
+        MODEL, jdl.losses.cross_entropy, ADAM, noisy(40, 0), validation=noisy(60, 1), epochs=40, batch_size=20, callbacks=[stopping, plateau, *crash], checkpoint=folder, progress=False,
+    )  # fmt: skip
+    return run, stopping, plateau
+
+
+def test_in_fit_over_a_crash(tmp_path):
+    """The best variables, the reduced rate and the end are those of a run without a crash, to the bit."""
+    run, stopping, plateau = trained(tmp_path / "whole")
+    assert run.stopped and 7 < len(run.history) < 40
+    losses = [row["validation_loss"] for row in run.history]
+    best = int(np.argmin(losses))
+    assert best == len(losses) - 7 and stopping.best_step == run.history[best]["step"]
+    assert rate_of(run) < 0.05
+    assert run.evaluate(noisy(60, 1))["loss"] == pytest.approx(losses[best], rel=1e-6)
+    assert_close(run.variables, run.chosen, 0)
+    assert run.compilations == {"train": 1, "evaluation": 1}
+    for crash_at in (1, best + 1, best + 5):
+        folder = tmp_path / str(crash_at)
+        with pytest.raises(KeyError, match="crash"):
+            trained(folder, crash_at)
+        again, stopped_again, plateau_again = trained(folder)
+        assert again.stopped == run.stopped
+        assert [row["validation_loss"] for row in again.history] == losses
+        ours, whole = (
+            (r.variables, r.state.params, r.state.opt_state, s.get_state(), p.get_state())
+            for r, s, p in ((again, stopped_again, plateau_again), (run, stopping, plateau))
+        )
+        assert_close(ours, whole, 0)
 
 
 # ── errors ────────────────────────────────────────────────────────────────────────────────────────────────────────

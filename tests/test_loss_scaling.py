@@ -135,7 +135,7 @@ def test_composes_with_other_gradients(name):
 
 def train(gradient: Any, variables: nn.Variables, steps: int) -> tuple[jdl.TrainState, jax.Array]:
     """Every state after the first, and the losses, under an optimizer that skips what is not finite."""
-    optimizer = optax.apply_if_finite(optax.sgd(0.1, momentum=0.9), max_consecutive_errors=100)
+    optimizer = jdl.skip_nonfinite(optax.sgd(0.1, momentum=0.9))
     step = jdl.make_step(gradient, optimizer)
 
     def one(state, _):
@@ -158,11 +158,27 @@ def test_recovers_from_an_overflow_and_trains_on_as_float32_does():
     waiting = jax.tree.map(lambda leaf: leaf[skipped - 1], states)
     assert_close(waiting.params, variables.params, 0)
     assert_close(waiting.state["1"], variables.state["1"], 0)
-    assert np.isfinite(losses).all()
+    assert int(jdl.skipped(states.opt_state).total[-1]) == skipped
     plain, plain_losses = train(classify(model), nn.Variables(variables.params, {"1": variables.state["1"]}), 40)
     np.testing.assert_allclose(losses[skipped:], plain_losses[: 40 - skipped], rtol=1e-2)
     same = jax.tree.map(lambda leaf: leaf[39 - skipped], plain)
     assert_close(jax.tree.map(lambda leaf: leaf[-1], states.state["1"]), same.state["1"], 1e-2)
+
+
+def test_in_fit():
+    """The recipe: the run is evaluated as any other, and its loss is the loss itself."""
+    model = nn.Precision(mlp(), "float16")
+    data, held_out = (jax.tree.map(np.array, batch_of(size, seed)) for size, seed in ((40, 0), (20, 1)))
+    run = jdl.fit(
+        model, jdl.loss_scaled(classify(model)), jdl.skip_nonfinite(optax.adam(1e-2)), data, validation=held_out,
+        epochs=6, batch_size=20, progress=False,
+    )  # fmt: skip
+    assert 0 < run.history[-1]["loss"] < run.history[0]["loss"] < 3
+    assert run.evaluate(held_out)["loss"] == pytest.approx(run.history[-1]["validation_loss"], rel=1e-5)
+    found = jdl.skipped(run.state)
+    assert found is not None and int(found.total) == 0
+    assert run.compilations == {"train": 1, "evaluation": 1}
+    assert int(run.state.state["loss_scale_good_steps"]) == 12
 
 
 def test_several_runs_at_once_scale_apart():
