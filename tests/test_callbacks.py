@@ -250,7 +250,8 @@ def trained(folder: Any, crash_at: int | None = None) -> tuple[jdl.Run, jdl.Earl
     stopping, plateau = jdl.EarlyStopping(patience=6), jdl.ReduceOnPlateau(factor=0.5, patience=1)
     crash = [] if crash_at is None else [Crash(crash_at)]
     run = jdl.fit(
-        MODEL, jdl.losses.cross_entropy, ADAM, noisy(40, 0), validation=noisy(60, 1), epochs=40, batch_size=20, callbacks=[stopping, plateau, *crash], checkpoint=folder, progress=False,
+        MODEL, jdl.losses.cross_entropy, ADAM, noisy(40, 0), validation=noisy(60, 1), epochs=40, batch_size=20,
+        callbacks=[stopping, plateau, *crash], checkpoint=folder, progress=False,
     )  # fmt: skip
     return run, stopping, plateau
 
