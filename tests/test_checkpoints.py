@@ -514,6 +514,10 @@ def test_a_full_disk(tmp_path):
             assert {path.name for path in disk.iterdir()} == {"lock", "step_00000001"}
             assert (store.restore({"w": np.zeros(100)}).state["w"] == 1).all()
             store.save(3, {"w": np.full(100, 3.0)})
+        with pytest.raises(OSError, match="No space left"), (disk / "others").open("wb", buffering=0) as file:
+            while file.write(b"x" * 1000):
+                pass
+        with open_store(disk) as store:  # a run can go on from a disk that is full
             assert (store.restore({"w": np.zeros(100)}).state["w"] == 3).all()
     finally:
         subprocess.run(["umount", disk], check=True)

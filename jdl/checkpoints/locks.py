@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from types import TracebackType
@@ -27,17 +28,17 @@ class FolderLock:
         self._folder = folder.resolve()
         if _HELD.get(self._folder) == os.getpid():
             raise InputError(_say(folder, "this process"), "checkpoint")
-        self._file = (folder / "lock").open("a+", encoding="utf-8")
+        self._file = (folder / "lock").open("a+b", buffering=0)
         try:
             fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             self._file.seek(0)
-            holder = self._file.read().strip()
+            holder = self._file.read().decode().strip()
             self._file.close()
             raise InputError(_say(folder, f"process {holder or 'unknown'}"), "checkpoint") from None
-        self._file.truncate(0)
-        self._file.write(str(os.getpid()))
-        self._file.flush()
+        with contextlib.suppress(OSError):  # on a full disk the lock holds without the id
+            self._file.truncate(0)
+            self._file.write(str(os.getpid()).encode())
         _HELD[self._folder] = os.getpid()
 
     def release(self) -> None:

@@ -73,7 +73,7 @@ def warn_of_damage(folder: Path, damaged: Mapping[int, str], good: int, done: st
     """A warning for each damaged checkpoint: its name, its files, what was done, and the step that is used instead."""
     for step, what in damaged.items():
         text = f"checkpoint {place_of(folder, step)} is damaged: {what}; {done}the newest good one is of step {good}"
-        warnings.warn(CheckpointWarning(text), stacklevel=4)
+        warnings.warn(CheckpointWarning(text), stacklevel=3)
 
 
 def describe_all(leaves: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
