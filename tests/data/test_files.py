@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from jdl.check import InputError
-from jdl.data import ArrayFiles, Dataset, ImageFolder, TextFile, read_csv, read_npz
+from jdl.data import ArrayFiles, Dataset, Examples, ImageFolder, TextFile, batches, read_csv, read_npz
 
 RNG = np.random.default_rng(0)
 
@@ -63,6 +63,23 @@ def test_images_stand_in_order_with_their_classes(animals):
 
     elsewhere = pickle.loads(pickle.dumps(source))
     np.testing.assert_array_equal(elsewhere[3]["inputs"], source[3]["inputs"])
+
+
+def test_sources_stream_the_batches_of_the_same_data_in_memory(animals, tmp_path):
+    data = ImageFolder(animals[0]).load()
+    np.save(tmp_path / "x.npy", data.inputs)
+    np.save(tmp_path / "y.npy", data.targets)
+    lines = write(tmp_path / "y.txt", "".join(f"{label}\n" for label in data.targets))
+    for source, load in (
+        (ImageFolder(animals[0]), None),
+        (ArrayFiles(inputs=tmp_path / "x.npy", targets=tmp_path / "y.npy"), None),
+        (TextFile(lines), lambda line: {"targets": int(line)}),
+    ):
+        stream = Examples(source, load).batches(2, seed=3)
+        for (got, _), wanted in zip(stream, batches(data, 2, seed=3, epochs=2), strict=False):
+            for name, array in got.items():
+                np.testing.assert_array_equal(array, wanted[name])
+                assert array.dtype == wanted[name].dtype
 
 
 def test_a_folder_without_classes(tmp_path):
