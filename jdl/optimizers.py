@@ -11,7 +11,7 @@ import collections
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from numbers import Real
 from typing import Any, NamedTuple, TypeVar
 
@@ -55,15 +55,14 @@ def skip_nonfinite(optimizer: optax.GradientTransformation, limit: int = 10) -> 
         InputError: ``limit`` is no integer of at least 1.
     """
     wrapped = _wrapped("skip_nonfinite", optimizer)
-    if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
-        raise InputError(f"limit got {check.describe(limit)}, wanted an integer of at least 1")
+    _check_count("limit", limit)
 
     def init(params: Tree) -> SkipState:
         return SkipState(wrapped.init(params), *(jnp.full((), count, jnp.int32) for count in (0, 0, limit)))
 
     def update(grads: Tree, state: SkipState, params: Tree | None = None, **extra: Any) -> tuple[Tree, SkipState]:
         updates, inner = wrapped.update(grads, state.inner, params, **extra)
-        bad = _any_of(_not_finite, (extra.get("value"), grads, updates)) | _any_of(_spoilt, inner, state.inner)
+        bad = _any_not_finite(extra.get("value"), grads, updates, inner, state.inner)
         updates = jax.tree.map(lambda update: jnp.where(bad, jnp.zeros_like(update), update), updates)
         inner = jax.tree.map(lambda new, old: jnp.where(bad, old, new), inner, state.inner)
         consecutive = jnp.where(bad, state.consecutive + 1, 0)
@@ -80,41 +79,53 @@ def skipped(state: Any) -> SkipState | None:
 
 def still_finite(new: Array, old: Array) -> Array:
     """``new``, or ``old`` where that was finite and ``new`` is not any more."""
-    return new if new is old else jnp.where(_spoilt(new, old), old, new)
+    return new if new is old or not _is_inexact(new) else jnp.where(jnp.any(_spoilt(new, old)), old, new)
 
 
 class NormState(NamedTuple):
-    """What :func:`record_norms` keeps of the last step: global L2 norms, in float32."""
+    """What :func:`record_norms` keeps: global L2 norms, in float32, and how many steps there were."""
 
     inner: Any
+    step: Array
     gradient: Array
     update: Array
     parameters: Array
 
 
-def record_norms(optimizer: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
-    """An optimizer that records what goes in and what comes out at each step; :func:`norms` reads it.
+def record_norms(optimizer: optax.GradientTransformation, every: int = 1) -> optax.GradientTransformationExtraArgs:
+    """An optimizer that records how large what goes in and comes out is, at each step; :func:`norms` reads it.
 
     The global L2 norms of the gradient as it comes in (so put it around the whole chain, outside of clipping), of the
-    update, and of the parameters before it.
+    update, and of the parameters before it. ``every`` steps, from the first on; norms take three more passes over the
+    parameters, which tells where a step does little else.
+
+    Raises:
+        InputError: ``every`` is no integer of at least 1; or, in a step, there are no parameters.
     """
     wrapped = _wrapped("record_norms", optimizer)
+    _check_count("every", every)
 
     def init(params: Tree) -> NormState:
-        return NormState(wrapped.init(params), *(jnp.zeros((), jnp.float32) for _ in range(3)))
+        zero = jnp.zeros((), jnp.float32)
+        return NormState(wrapped.init(params), jnp.zeros((), jnp.int32), zero, zero, zero)
 
     def update(grads: Tree, state: NormState, params: Tree | None = None, **extra: Any) -> tuple[Any, NormState]:
         _need_params("record_norms", params)
         updates, inner = wrapped.update(grads, state.inner, params, **extra)
-        return updates, NormState(inner, *map(_norm, (grads, updates, params)))
+
+        def measure() -> tuple[Array, ...]:
+            return tuple(map(_norm, (grads, updates, params)))
+
+        found = measure() if every == 1 else jax.lax.cond(state.step % every == 0, measure, lambda: tuple(state[2:]))
+        return updates, NormState(inner, _next(state.step), *found)
 
     return optax.GradientTransformationExtraArgs(init, update)  # pyright: ignore[reportArgumentType]
 
 
 def norms(state: Any) -> dict[str, Array] | None:
-    """``gradient``, ``update`` and ``parameters`` of the last step, where :func:`record_norms` kept them, else None."""
+    """``gradient``, ``update`` and ``parameters`` of the last step that :func:`record_norms` measured, else None."""
     found = find(state, NormState)
-    return {name: getattr(found[0], name) for name in NormState._fields[1:]} if found else None
+    return {name: getattr(found[0], name) for name in NormState._fields[2:]} if found else None
 
 
 class ScaleState(NamedTuple):
@@ -149,7 +160,7 @@ def scale_updates(factors: Mapping[str, Any]) -> optax.GradientTransformation:
     def update(updates: Tree, state: Any, params: Tree | None = None) -> tuple[Tree, Any]:
         now = {pattern: factor(state.step) if callable(factor) else factor for pattern, factor in factors.items()}
         scaled = jax.tree.map(lambda update, pattern: _times(update, now[pattern]), updates, patterns(updates))
-        return scaled, ScaleState(jnp.asarray(optax.safe_increment(state.step))) if scheduled else state
+        return scaled, ScaleState(_next(state.step)) if scheduled else state
 
     return optax.GradientTransformation(init, update)  # pyright: ignore[reportArgumentType]
 
@@ -247,24 +258,48 @@ def _wrapped(name: str, optimizer: Any) -> optax.GradientTransformationExtraArgs
     return optax.with_extra_args_support(optimizer)
 
 
+def _check_count(name: str, count: Any) -> None:
+    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+        raise InputError(f"{name} got {check.describe(count)}, wanted an integer of at least 1")
+
+
+def _next(step: Array) -> Array:
+    return jnp.asarray(optax.safe_increment(step))
+
+
 def _need_params(name: str, params: Tree | None) -> Tree:
     if params is None:
         raise InputError(f"{name} needs the parameters; call update(updates, state, params)")
     return params
 
 
-def _any_of(test: Callable[..., Any], *trees: Any) -> Array:
-    """Whether a test holds for any of the leaves (or pairs of them) of a tree."""
-    return functools.reduce(jnp.logical_or, jax.tree.leaves(jax.tree.map(test, *trees)), jnp.zeros((), bool))
+def _any_not_finite(value: Any, grads: Any, updates: Any, inner: Any, old: Any) -> Array:
+    """Whether the loss, a gradient or an update is not finite, or a number of the state is not any more.
+
+    What belongs to one parameter, its moments among it, is looked at in one pass: each costs memory traffic.
+    """
+    structure = jax.tree.structure(grads)
+
+    def parts(tree: Any) -> list[Any]:
+        """The trees in a state that are like the gradient, and its other leaves."""
+        return jax.tree.leaves(tree, is_leaf=lambda node: jax.tree.structure(node) == structure)
+
+    flags: dict[Any, Array] = {}
+    pairs = [(value, value), (grads, grads), (updates, updates)]
+    for number, (new, old_part) in enumerate([*pairs, *zip(parts(inner), parts(old), strict=True)]):
+        alike = jax.tree.structure(new) == structure
+        leaves = zip(jax.tree.leaves(new), jax.tree.leaves(old_part), strict=True)
+        for place, (leaf, before) in enumerate(leaves):
+            if _is_inexact(leaf):
+                flag = ~jnp.isfinite(leaf) if number < len(pairs) else _spoilt(leaf, before)
+                key = (place, jnp.shape(leaf)) if alike else (number, place, "alone")
+                flags[key] = flags[key] | flag if key in flags else flag
+    return functools.reduce(jnp.logical_or, map(jnp.any, flags.values()))
 
 
-def _not_finite(x: Any) -> Any:
-    return ~jnp.all(jnp.isfinite(x)) if _is_inexact(x) else np.False_
-
-
-def _spoilt(new: Any, old: Any) -> Any:
-    """Whether a number was finite and is not any more. Some states hold an infinity from the start."""
-    return jnp.any(~jnp.isfinite(new) & jnp.isfinite(old)) if _is_inexact(new) else np.False_
+def _spoilt(new: Array, old: Array) -> Array:
+    """Where a number was finite and is not any more. Some states hold an infinity from the start."""
+    return ~jnp.isfinite(new) & jnp.isfinite(old)
 
 
 def _is_inexact(x: Any) -> bool:

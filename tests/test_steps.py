@@ -157,6 +157,68 @@ def test_a_learning_rate_is_state_and_never_recompiles():
     assert_close(state.params, before.params, 0)
 
 
+def norm_model():
+    return nn.Chain(nn.Dense(7, bias=False), nn.BatchNorm(), jnp.tanh, nn.Dense(3))
+
+
+def spoil(batch, row=3):
+    return batch | {"inputs": batch["inputs"].at[row].set(jnp.nan)}
+
+
+def test_a_skipped_step_counts_for_nothing():
+    model, optimizer = norm_model(), jdl.skip_nonfinite(optax.adam(1e-2))
+    objective = classify(model, metrics=[jdl.metrics.accuracy, jdl.metrics.confusion_matrix])
+    step, state = jax.jit(jdl.make_step(objective, optimizer)), first_state(optimizer, model)
+    state, good = step(state, BATCH)
+    after, report = step(state, spoil(BATCH))
+    assert_close((after.params, after.state), (state.params, state.state), 0)
+    total = {name: report[name] + good[name] for name in good}
+    for name in good:
+        np.testing.assert_array_equal(total[name].compute(), good[name].compute())
+    assert float(report["loss"].count) == 0 and int(after.step) == 2
+
+
+def test_only_state_that_is_not_finite_keeps_its_old_value():
+    """What scales the loss of a float16 model has to learn from the step that is skipped."""
+
+    def field(params, state, batch, key):
+        loss = jnp.sum(params["w"] * batch["x"])
+        state = {
+            "scale": state["scale"] / 2,
+            "mean": state["mean"] + loss,
+            "floor": state["floor"],
+            "count": state["count"] + 1,
+        }
+        return {"w": batch["x"]}, jdl.Aux(loss, 1.0, state, {})
+
+    optimizer = jdl.skip_nonfinite(optax.sgd(0.1))
+    kept = {"scale": jnp.float32(8), "mean": jnp.zeros(2), "floor": jnp.float32(-jnp.inf), "count": jnp.int32(0)}
+    start = jdl.start_state(jdl.Variables({"w": jnp.ones(2)}, kept), optimizer, jax.random.key(0))
+    state, _ = jax.jit(jdl.make_step(jdl.vector_field(field), optimizer))(start, {"x": jnp.array([1.0, jnp.inf])})
+    assert (float(state.state["scale"]), int(state.state["count"]), float(state.state["floor"])) == (4, 1, -np.inf)
+    assert_close((state.state["mean"], state.params), (kept["mean"], start.params), 0)
+
+
+def test_without_skipping_no_operation_is_added():
+    def operations(optimizer):
+        state = first_state(optimizer, norm_model())
+        return (
+            jax.jit(jdl.make_step(classify(norm_model()), optimizer)).lower(state, BATCH).as_text().count("is_finite")
+        )
+
+    assert operations(optax.adam(1e-2)) == 0 < operations(jdl.skip_nonfinite(optax.adam(1e-2)))
+
+
+def test_fit_reports_the_steps_that_were_not_skipped():
+    inputs = np.random.default_rng(0).normal(size=(40, 4)).astype(np.float32)
+    inputs[3] = 1e25  # finite, but its squared error is not
+    data = {"inputs": inputs, "targets": np.zeros((40, 1), np.float32)}
+    optimizer = jdl.skip_nonfinite(optax.sgd(0.0))
+    run = jdl.fit(nn.Dense(1), jdl.losses.mse, optimizer, data, epochs=2, batch_size=8, progress=False)
+    assert [0 < row["loss"] < 100 for row in run.history] == [True, True]
+    assert int(jdl.skipped(run.state).total) == 2, "the batch with the bad example, once an epoch"
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
