@@ -47,7 +47,7 @@ def test_everything_comes_back(file):
         "nothing": None,
         "noise": jax.random.key(3, impl="rbg"),
         "wide": jnp.asarray([1, 2], jnp.int8).astype(jnp.int4),
-        "x": np.float16([[1.5], [jnp.nan]]),
+        "x": np.asarray([[1.5], [np.nan]], np.float16),
     }
     x = jnp.ones((2, 3))
     state = jdl.start_state(model.init(jax.random.key(0), x), optimizer, jax.random.key(1, impl="rbg"))
