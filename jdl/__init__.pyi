@@ -12,6 +12,10 @@ from jdl.callbacks import ReduceOnPlateau as ReduceOnPlateau
 from jdl.check import InputError as InputError
 from jdl.checkpoints import Checkpoints as Checkpoints
 from jdl.checkpoints import CheckpointWarning as CheckpointWarning
+from jdl.diagnosis import Diagnosis as Diagnosis
+from jdl.diagnosis import Finding as Finding
+from jdl.diagnosis import PitfallWarning as PitfallWarning
+from jdl.diagnosis import diagnose as diagnose
 from jdl.fitting import fit as fit
 from jdl.gradients import Gradient as Gradient
 from jdl.gradients import accumulate as accumulate

@@ -28,6 +28,7 @@ from jdl.diagnosis.light import entry, inputs_alone, name_of, no_validation
 from jdl.diagnosis.passes import evaluate, in_training, weighted_terms, without_penalties
 from jdl.gradients import Gradient
 from jdl.nn.core import Layer
+from jdl.nn.norm import BatchNorm
 from jdl.nn.settings import Settings, Variables
 from jdl.nn.tracing import trace
 from jdl.objectives import Batch, Objective, Supervised, model_inputs, select_from, supervised, supervised_terms
@@ -107,6 +108,7 @@ class _Examination:
         self.findings: list[Finding] = []
         self.checked: list[str] = []
         self.skipped: list[str] = []
+        self.numbers: dict[str, float] = {}
 
     def run(self) -> Diagnosis:
         self.look_at_data()
@@ -114,7 +116,7 @@ class _Examination:
             self.skipped.append("everything that needs a loss: a gradient of no objective was given")
         elif self.look_at_targets() and jax.tree.leaves(self.state.params):
             self.look_at_training(self.objective)
-        return Diagnosis(tuple(self.findings), tuple(self.checked), tuple(self.skipped))
+        return Diagnosis(tuple(self.findings), tuple(self.checked), tuple(self.skipped), self.numbers)
 
     def add(self, checked: str, found: list[Finding]) -> bool:
         """Keep findings, or that there were none."""
@@ -172,7 +174,7 @@ class _Examination:
             self.skipped.append(f"the loss at the start, layers and training, while there is this: {data[0]}")
             return
         looks = [layers.look(term, self.state.variables, self.batch, self.key) for term in self.terms]
-        goal = None if flags else self.look_at_first_losses(bare, looks)
+        goal = None if flags else self.look_at_first_losses(bare, looks, held)
         first = trial.run_trial(self.step, self.state, self.batch)
         self.look_at_layers(bare, looks, first)
         causes = (DEAD, SATURATED, VANISHING, NO_GRADIENT)
@@ -181,7 +183,7 @@ class _Examination:
             return
         self.look_at_rate(bare, first, goal)
         if goal is None:
-            self.skipped.append("learning a batch by heart: it is not known how low the loss in evaluation should be")
+            self.skipped.append("learning a batch by heart: it is not known how low the loss should be")
             return
         self.look_at_learning(objective, goal, held)
 
@@ -191,16 +193,23 @@ class _Examination:
         if not uses:
             self.skipped.append("layers: the objective is of a kind of its own, not jdl.supervised(...)")
             return
-        shares = [use for use in uses if use.dead is not None or use.saturated is not None]
-        if not self.add(f"dead and saturated units, in {len(shares)} activations", layers.check_units(uses)):
+        dead, saturated = ([getattr(use, name) for use in uses] for name in ("dead", "saturated"))
+        shares = {"dead": [x for x in dead if x is not None], "saturated": [x for x in saturated if x is not None]}
+        self.numbers |= {name: float(max(share)) for name, share in shares.items() if share}
+        found = ", ".join(f"at most {max(share):.0%} {name}" for name, share in shares.items() if share)
+        if not self.add(f"the units of activations: {found or 'none can die or saturate'}", layers.check_units(uses)):
             return
-        self.add("the gradient from layer to layer", layers.check_gradients(uses, self.state.params))
+        along = layers.gradient_norms(uses, self.state.params)
+        if len(along) > 1 and (last := list(along.values())[-1]):
+            self.numbers["gradient_ratio"] = next(iter(along.values())) / last
+            said = f": its norm at the first is {self.numbers['gradient_ratio']:.2g} times that at the last"
+            self.add(f"the gradient from layer to layer{said}", layers.check_gradients(along))
         still = set.intersection(*(look.still for look in looks))
         for state in (self.state, first.state):  # a part that starts at zero lets gradients through after a step
             still = still and still & layers.without_gradient(bare, state.variables, self.batch, self.key)
         self.add("a gradient for every parameter", layers.no_gradient(still))
 
-    def look_at_first_losses(self, bare: Objective, looks: list[layers.Look]) -> trial.Goal | None:
+    def look_at_first_losses(self, bare: Objective, looks: list[layers.Look], held: set[Settings]) -> trial.Goal | None:
         """The loss of each term beside that of a model that knows nothing; what is known of the whole objective."""
         nothing = least = 0.0
         known = weighted_terms(bare)
@@ -211,31 +220,32 @@ class _Examination:
             targets, mask = (_of(self.batch, s, name) for s, name in ((term.targets, "targets"), (term.mask, "mask")))
             last = getattr(look.uses[-1].layer, "function", None)
             head = labels.Head(term, look.outputs, np.asarray(targets), last)
-            self.add("outputs are what the loss takes", head.findings())
+            if not self.add("outputs are what the loss takes", head.findings()):
+                known = None
             if known is None:
                 continue
             expected = heads.expected_loss(term.loss, look.outputs, targets, mask)
             groups = rows.groups(select_from(self.batch, term.inputs, "inputs"))
-            self.compare_first(term, expected)
+            self.compare_first(term, expected, held)
             nothing += known[index][0] * expected
             least += known[index][0] * heads.least_loss(term.loss, look.outputs, targets, mask, groups)
         return None if known is None else trial.Goal(nothing, least)
 
-    def compare_first(self, term: Supervised, expected: float) -> None:
-        """The loss of new weights beside the expected one, in both modes."""
+    def compare_first(self, term: Supervised, expected: float, held: set[Settings]) -> None:
+        """The loss of new weights beside the expected one: in evaluation too, unless statistics are still to come."""
         band = HIGH_ERROR if heads.function_of(term.loss) in heads.OF_VALUES else HIGH_LOSS
-        losses = {
-            "evaluation": evaluate(term, self.state.variables, self.batch),
-            "training": in_training(term, self.state.variables, self.batch, self.key),
-        }
+        losses = {"training": in_training(term, self.state.variables, self.batch, self.key)}
+        if not any(isinstance(layer, BatchNorm) for layer in held):
+            losses["evaluation"] = evaluate(term, self.state.variables, self.batch)
         worst = max(losses, key=lambda mode: np.nan_to_num(losses[mode], nan=np.inf))
         found = []
+        self.numbers["first_loss"] = max(losses[worst] / expected, self.numbers.get("first_loss", 0.0))
         if not losses[worst] <= band * expected:
             words = f"{losses[worst]:.3g} in {worst}, where a model that knows nothing has {expected:.3g}"
             why = "The weights are sure of something wrong: the first steps only unlearn that, and may kill units."
             fix = "He or Glorot initialisation, a last layer near zero; a last bias of the mean or the log prior"
             found = [Finding(FIRST_LOSS, words, why, fix, "", {"expected": expected, **losses})]
-        self.add(f"the loss at the start, {losses['evaluation']:.3g} beside an expected {expected:.3g}", found)
+        self.add(f"the loss at the start, {losses['training']:.3g} beside an expected {expected:.3g}", found)
 
     def look_at_rate(self, bare: Objective, first: trial.Trial, goal: trial.Goal | None) -> None:
         """The learning rate, by the first trial."""
@@ -243,6 +253,7 @@ class _Examination:
         if goal is not None:
             score = in_training(bare, self.state.variables, self.batch, self.key)
             nothing, learned = goal.nothing + start - score, goal.share(score) < 0.5
+        self.numbers["update_ratio"] = first.ratio
         ceiling = trial.RISES * max(start, nothing)
         found = trial.check_rate(self.step, self.state, self.batch, first, ceiling, learned)
         self.add(f"the learning rate: updates are {first.ratio:.1e} of the weights", found)
@@ -256,12 +267,18 @@ class _Examination:
         own = [trial.Way("the given optimizer", self.step, self.state)]
         own.append(trial.Way("its updates times 10", self.step, self.state, 10.0))
         way, done, loss = trial.learn_by_heart([*own, *sane], bare, self.batch, goal, self.most)
-        found = []
-        if goal.share(loss) >= trial.LEARNED and not self.lacks_room(bare, sane, goal, loss):
-            found = [trial.not_overfitted(len(self.data), way.name, self.most, loss, goal)]
         least = f" (the least possible is {goal.least:.3g})" if goal.least > 0.01 * goal.nothing else ""
-        if self.add(f"the batch is learned by heart: a loss of {loss:.3g}{least} after {done} steps", found):
-            self.compare_modes(bare, goal, way, done, held)
+        if goal.share(loss) < trial.LEARNED:
+            self.checked.append(f"the batch is learned by heart: a loss of {loss:.3g}{least} after {done} steps")
+            self.numbers["learned_after"] = done
+        elif self.lacks_room(bare, sane, goal, loss):
+            self.checked.append(
+                f"the batch is learned in part, to a loss of {loss:.3g}{least}, and fewer examples whole"
+            )
+        else:
+            self.findings.append(trial.not_overfitted(len(self.data), way.name, self.most, loss, goal))
+            return
+        self.compare_modes(bare, goal, way, done, held)
 
     def lacks_room(self, bare: Objective, sane: list[trial.Way], goal: trial.Goal, loss: float) -> bool:
         """Whether a small model learns some of the batch, and all of fewer examples: too few weights, and no fault."""

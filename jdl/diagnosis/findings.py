@@ -71,13 +71,16 @@ class Finding:
 class Diagnosis(Sequence[Finding]):
     """The findings, most basic first; printing it gives the report.
 
-    ``checked`` says what was looked at, with the numbers of what was found in order, ``skipped`` what could not be and
-    why.
+    ``checked`` says what was found in order, ``skipped`` what could not be looked at and why. ``numbers`` holds what
+    was measured, found in order or not: ``first_loss`` (over its expected value), ``dead`` and ``saturated`` (the
+    largest share of a layer's units), ``gradient_ratio`` (first layer over last), ``update_ratio`` (updates over
+    weights) and ``learned_after`` (steps to learn the batch by heart).
     """
 
     findings: tuple[Finding, ...]
     checked: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
+    numbers: Mapping[str, float] = dataclasses.field(default_factory=dict, compare=False)
 
     @property
     def names(self) -> tuple[str, ...]:

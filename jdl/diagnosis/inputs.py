@@ -21,6 +21,7 @@ SMALL = 0.01  # the same, of everything together; images divided by 255 twice ha
 OFFSET = 30.0  # mean over standard deviation of a feature
 SPREAD = 100.0  # the largest standard deviation over the smallest
 MOSTLY = 0.9  # a feature with one value in so many examples is sparse, and its small deviation no scale
+FEW = 8  # examples that may be the same by chance
 ROWS = 512
 
 _WHY = (
@@ -77,7 +78,9 @@ def off_scale(values: np.ndarray) -> tuple[str, dict[str, Any]] | None:
     dense = (scale.std > 0) & ~scale.sparse
     numbers = {"mean": scale.mean, "std": scale.std}
     pooled = float(np.sqrt(np.mean(scale.rms**2)))
-    if (large := np.flatnonzero(scale.rms > LARGE)).size:
+    if not scale.std.any() and len(values) >= FEW:
+        words = f"all {len(values):,} examples are the same"
+    elif (large := np.flatnonzero(scale.rms > LARGE)).size:
         worst = int(scale.rms.argmax())
         count = f"{large.size} of {len(scale.mean)} features have" if len(scale.mean) > 1 else "the values have"
         words = f"{count} a root mean square above {LARGE:g}; {_feature(scale, worst)}"

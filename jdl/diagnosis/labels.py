@@ -9,14 +9,15 @@ import jax
 import numpy as np
 from jax.extend.core import Jaxpr
 
-from jdl import losses
+from jdl import check, losses
 from jdl.check import InputError, describe
 from jdl.data import Dataset
 from jdl.diagnosis import heads
 from jdl.diagnosis.findings import LABELS, Finding
+from jdl.losses import inputs as loss_inputs
 from jdl.nn.settings import Variables
 from jdl.nn.tracing import programs_within
-from jdl.objectives import Objective, Supervised, masked
+from jdl.objectives import Objective, Supervised, masked, supervised_terms
 from jdl.runs import check_targets
 
 FEW = 8  # examples of one class that may be chance
@@ -29,10 +30,27 @@ def check_shapes_and_values(objective: Objective, variables: Variables, data: Da
     """What a loss of jdl refuses: labels out of range, floats for labels, one-hot of another width, -1 for 0 or 1."""
     try:
         check_targets(objective, variables, data, name)
+        for term in supervised_terms(objective):
+            _check_range(term, data)
     except InputError as error:
+        if "key=None" in error.message:
+            return []  # the model draws in evaluation, which is another finding
         measured, _, fix = error.message.partition("; ")
         return [Finding(LABELS, measured, _WHY, fix or "choose the head and the loss that these targets need", name)]
     return []
+
+
+def _check_range(term: Supervised, data: Dataset) -> None:
+    """Targets that mean probabilities lie in 0 to 1, those of a margin are signs. Raises InputError."""
+    function = heads.function_of(term.loss)
+    targets: Any = data.arrays.get(term.targets) if isinstance(term.targets, str) else None
+    mask: Any = data.arrays.get(term.mask) if isinstance(term.mask, str) else None
+    if not check.is_array(targets):
+        return
+    if function in heads.BINARY:
+        loss_inputs.check_range(targets, mask, 0, 1, "targets are 0 or 1: use (targets + 1) / 2 for -1 and 1")
+    if function in heads.OF_MARGINS and np.unique(targets).size == 2:
+        loss_inputs.check_signs(targets, mask)
 
 
 def check_one_class(targets: Any, name: str) -> list[Finding]:

@@ -20,7 +20,7 @@ from jdl.programs import Program, cached_program
 
 Array = jax.Array
 
-SHARE = 0.25  # of a layer's units; a few of a healthy ReLU layer are dead for any one batch
+SHARE = 0.5  # of a layer's units; a quarter of a healthy ReLU layer may be dead for one batch, deep down
 FLAT = 0.05  # a derivative of a sigmoid (at most 0.25) or tanh (at most 1) below it is saturated
 MOST = 0.5  # of the examples, for a unit to be saturated
 RATIO = 1e3  # between the norms of the gradient at the outputs of the first and of the last layer with parameters
@@ -126,9 +126,13 @@ def check_units(uses: list[Use]) -> list[Finding]:
     return findings
 
 
-def check_gradients(uses: list[Use], params: Tree) -> list[Finding]:
+def gradient_norms(uses: list[Use], params: Tree) -> dict[str, float]:
+    """The norm of the loss's gradient at the output of each layer with parameters, from the first to the last."""
+    return {use.path: float(use.gradient) for use in _parametric(uses, params) if use.gradient is not None}
+
+
+def check_gradients(along: dict[str, float]) -> list[Finding]:
     """The norm of the gradient at the first layer with parameters, beside that at the last."""
-    along = {use.path: float(use.gradient) for use in _parametric(uses, params) if use.gradient is not None}
     if len(along) < 2:
         return []
     (first, *_, last), norms = along, list(along.values())

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jdl.nn.settings import Tree, Variables
-from jdl.objectives import Batch, Objective, Penalty, Scaled, Sum, Supervised
+from jdl.objectives import Augmented, Batch, Objective, Penalty, Scaled, Sum, Supervised
 from jdl.programs import Program, cached_program
 
 Array = jax.Array
@@ -38,7 +38,7 @@ def in_training(objective: Objective, variables: Variables, batch: Batch, key: A
 
 def without_penalties(objective: Objective) -> Objective:
     """What of an objective depends on the data."""
-    if isinstance(objective, Scaled):
+    if isinstance(objective, (Scaled, Augmented)):
         return dataclasses.replace(objective, objective=without_penalties(objective.objective))
     if not isinstance(objective, Sum):
         return objective
@@ -54,6 +54,8 @@ def weighted_terms(objective: Objective) -> list[tuple[float, Supervised]] | Non
     """Supervised terms and their factors; None where the objective holds anything else."""
     if isinstance(objective, Supervised):
         return [(1.0, objective)]
+    if isinstance(objective, Augmented):
+        return weighted_terms(objective.objective)
     if isinstance(objective, Scaled):
         below: Any = weighted_terms(objective.objective)
         return None if below is None else [(float(objective.factor) * factor, term) for factor, term in below]

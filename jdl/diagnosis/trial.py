@@ -50,8 +50,8 @@ class Trial:
 
     @property
     def ratio(self) -> float:
-        """The median update-to-weight ratio of kernels."""
-        return float(np.median(self.ratios))
+        """The median update-to-weight ratio over the steps."""
+        return float(np.nanmedian(self.ratios)) if np.isfinite(self.ratios).any() else np.inf
 
 
 def run_trial(step: Step, state: TrainState, batch: Batch, factor: float = 1.0, steps: int = STEPS) -> Trial:
@@ -99,11 +99,12 @@ def check_rate(
     stable, moves = trial.is_stable(ceiling), trial.end < STANDS * start
     if not np.isfinite(start) or (stable and moves):
         return []
-    said = f"updates are {trial.ratio:.1e} of the weights (median over kernels; 1e-3 is usual), and within "
+    ratio = trial.ratio if stable else float(trial.ratios[0])  # what has died or diverged no longer moves
+    said = f"updates are {ratio:.1e} of the weights (median over kernels; 1e-3 is usual), and within "
     said += f"{len(trial.losses)} steps on one batch the loss goes from {start:.3g} to {trial.end:.3g}"
     if not stable:
         said += f", at most {trial.losses.max():.3g}"
-    numbers = {"ratio": trial.ratio, "losses": trial.losses}
+    numbers = {"ratio": ratio, "losses": trial.losses}
     for factor in LOWER:
         other = run_trial(step, state, batch, factor)
         if other.is_stable(ceiling) and other.end < (STANDS if not stable else FALLS) * start:
@@ -163,12 +164,11 @@ def learn_by_heart(steps: list[Way], bare: Objective, batch: Batch, goal: Goal, 
             for _ in range(min(10, most - done)):
                 state, trained, _ = program(state, batch, jnp.float32(factor))
                 done += 1
-            loss = evaluate(bare, state.variables, batch)
-            loss = min(loss, float(trained)) if np.isfinite(loss) else loss
-            if not np.isfinite(loss):
+            loss = np.nan_to_num(min(evaluate(bare, state.variables, batch), float(trained)), nan=np.inf)
+            if loss == np.inf:
                 break
         if best is None or loss < best[2]:
-            best = Way(name, step, state, factor), done, loss
+            best = Way(name, step, state, factor), done, float(loss)
         if goal.share(loss) < LEARNED:
             break
     assert best is not None
