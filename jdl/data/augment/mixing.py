@@ -38,35 +38,33 @@ class _Mixing(Augmentation):
             raise InputError(f"{owner}.classes got {self.classes!r}, wanted a whole number of at least 2")
 
     def __call__(self, key: Array, batch: Batch) -> Batch:
-        owner = type(self).__name__
-        inputs, targets = self.inputs(batch), self.targets(batch)
-        size = inputs.shape[0]
+        inputs, targets, weights = self.inputs(batch), self.targets(batch), self.weights(batch)
+        size = len(inputs)
         if size < 2:
-            raise InputError("got a batch of one example, wanted others to mix it with; use a larger batch", owner)
+            raise InputError(
+                "got a batch of one example, wanted others to mix it with; use a larger batch", type(self).__name__
+            )
         partner = jax.random.permutation(jax.random.fold_in(key, 0), size)
-        mask = batch.get("mask")
-        if mask is None:
-            together = jnp.ones(size, bool)
-        else:
-            if mask.shape != (size,):
-                fix = "mixing needs one weight for each example"
-                raise InputError(f"mask got {check.describe(mask)}, wanted [{size}]; {fix}", owner)
-            mask = mask if jnp.issubdtype(mask.dtype, jnp.floating) else mask.astype(jnp.float32)
-            together = (mask > 0) & (mask[partner] > 0)
         keys = example_keys(jax.random.fold_in(key, 1), size)
+        together = (weights > 0) & (weights[partner] > 0)
         mixed, own = jax.vmap(self.mix)(keys, inputs, inputs[partner], together)
-        if mask is None:
-            return batch | {"inputs": mixed, "targets": _blend(own, targets, targets[partner])}
-        # A sum over examples of mask · loss then holds each of the two with its own weight, times its share.
-        mine = own.astype(mask.dtype) * mask
-        weight = mine + (1 - own).astype(mask.dtype) * mask[partner]
-        share = (mine / jnp.where(weight > 0, weight, 1)).astype(jnp.float32)
-        share = jnp.where(together, share, 1)
-        return batch | {"inputs": mixed, "targets": _blend(share, targets, targets[partner]), "mask": weight}
+        # Σ mask · loss over examples then holds each of the two by its own weight times its share.
+        mine, other = own * weights, (1 - own) * weights[partner]
+        share = jnp.where(together, mine / jnp.where(together, mine + other, 1), 1)
+        batch = batch | {"inputs": mixed, "targets": _blend(share, targets, targets[partner])}
+        return batch | {"mask": mine + other} if "mask" in batch else batch
 
     def inputs(self, batch: Batch) -> Array:
         """What is mixed."""
         raise NotImplementedError
+
+    def weights(self, batch: Batch) -> Array:
+        """The mask as ``float32[B]``, ones where there is none."""
+        size, mask = len(batch["inputs"]), batch.get("mask")
+        if mask is not None and mask.shape != (size,):
+            fix = "mixing needs one weight for each example"
+            raise InputError(f"mask got {check.describe(mask)}, wanted [{size}]; {fix}", type(self).__name__)
+        return jnp.ones(size, jnp.float32) if mask is None else jnp.asarray(mask, jnp.float32)
 
     def mix(self, key: Array, mine: Array, other: Array, together: Array) -> tuple[Array, Array]:
         """One example with its partner, and the share of its own target; untouched unless ``together``."""
@@ -80,7 +78,8 @@ class _Mixing(Augmentation):
 
     def targets(self, batch: Batch) -> Array:
         """Floating targets: those of the batch, or labels ``[B]`` made one-hot."""
-        owner, targets = type(self).__name__, entry(batch, "targets", type(self).__name__)
+        owner = type(self).__name__
+        targets = entry(batch, "targets", owner)
         check.array(targets, "targets")
         if jnp.issubdtype(targets.dtype, jnp.floating):
             return jnp.asarray(targets)
