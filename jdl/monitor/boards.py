@@ -48,8 +48,9 @@ class TensorBoard:
 
     def end(self, run: Run) -> None:
         """Write out what waits and close the file."""
-        with ending.forgiven(self):
-            self.writer.close()
+        if self.writer is not None:
+            with ending.forgiven(self):
+                self.writer.close()
 
 
 def open_writer(folder: Path, run: Run) -> Any:

@@ -36,7 +36,7 @@ class Console:
 
     def __init__(self, shown: bool | None = None, peak_flops: float | None = None):
         self.shown, self.peak_flops = shown, peak_flops
-        self._ending = ending.Watch()
+        self._ending: ending.Watch | None = None
 
     def begin(self, run: Run) -> None:
         """Print the header."""
@@ -63,6 +63,8 @@ class Console:
 
     def end(self, run: Run) -> None:
         """Print how the run ended."""
+        if self._ending is None:
+            return  # it never began
         status, reason = self._ending.status(run)
         row = run.history[-1] if run.history else {}
         told = f"{status} at step {row.get('step', 0):,} after {duration(row.get('seconds', 0.0))}"

@@ -71,6 +71,8 @@ class Histograms:
 
     def end(self, run: Run) -> None:
         """Close the event file and draw the last histograms."""
+        if self.writer is None:
+            return  # it never began
         with ending.forgiven(self):
             self.writer.close()
             if self.last:

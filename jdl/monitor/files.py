@@ -19,6 +19,7 @@ from jdl import saving
 from jdl.checkpoints.files import circumstances
 from jdl.monitor import ending
 from jdl.monitor.measuring import explain, forward_flops, measure
+from jdl.optimizers import hyperparams
 from jdl.runs import Run
 
 METRICS, CONFIG, RESULT = "metrics.jsonl", "config.json", "result.json"
@@ -28,13 +29,13 @@ CLOCKS = ("step", "epoch", "seconds")
 class Metrics:
     """A callback that keeps a run's numbers in a folder, for programs and for ``python -m jdl.show``.
 
-    ``config.json`` holds the settings, versions and machine, from the beginning; ``metrics.jsonl`` a line for each
-    report, written out at once: what :func:`measure` returns, null for what is not finite, arrays as lists;
-    ``result.json`` the last numbers and how the run ended.
+    ``config.json`` holds the settings, the optimizer's hyper-parameters, versions and machine, from the beginning;
+    ``metrics.jsonl`` a line for each report, written out at once: what :func:`measure` returns, null for what is not
+    finite, arrays as lists; ``result.json`` the last numbers and how the run ended.
 
-    A run that goes on from a checkpoint goes on with its file, from which lines beyond that step are cut: it holds what
-    the uninterrupted run would have written. One that starts anew puts the old files aside, as ``metrics.1.jsonl`` and
-    so on. A report that cannot be written is a warning, not the end of the run.
+    A run that goes on from a checkpoint goes on with its file, from which lines beyond its last report are cut: it
+    holds what the uninterrupted run would have written. One that starts anew puts the old files aside, as
+    ``metrics.1.jsonl`` and so on. A report that cannot be written is a warning, not the end of the run.
 
     Args:
         folder: made where it does not exist.
@@ -43,18 +44,20 @@ class Metrics:
 
     def __init__(self, folder: str | Path, peak_flops: float | None = None):
         self.folder, self.peak_flops = Path(folder), peak_flops
-        self._ending = ending.Watch()
+        self._ending: ending.Watch | None = None
 
     def begin(self, run: Run) -> None:
         """Write the settings, and cut or put aside what is there."""
-        self._ending = ending.Watch()
         self.folder.mkdir(parents=True, exist_ok=True)
+        config = self._config(run)
         if run.resumed is None:
             put_aside(self.folder, (METRICS, CONFIG, RESULT))
         else:
             (self.folder / RESULT).unlink(missing_ok=True)
-        _keep_until(self.folder / METRICS, run)
-        write_json(self.folder / CONFIG, self._config(run))
+            config["optimizer"] = _optimizer_before(self.folder / CONFIG) or config["optimizer"]
+        _keep_history(self.folder / METRICS, run)
+        write_json(self.folder / CONFIG, config)
+        self._ending = ending.Watch()
 
     def __call__(self, run: Run) -> None:
         line = json.dumps(plain(measure(run, self.peak_flops))) + "\n"
@@ -63,6 +66,8 @@ class Metrics:
 
     def end(self, run: Run) -> None:
         """Write how the run ended."""
+        if self._ending is None:
+            return  # it never began
         status, reason = self._ending.status(run)
         row = run.history[-1] if run.history else {}
         metrics = {name: value for name, value in row.items() if name not in CLOCKS and np.ndim(value) == 0}
@@ -73,6 +78,7 @@ class Metrics:
     def _config(self, run: Run) -> dict[str, Any]:
         about = {
             "settings": run.settings,
+            "optimizer": jax.device_get(hyperparams(run.state)),
             "command": " ".join(sys.argv),
             "started": time.strftime("%Y-%m-%d %H:%M:%S"),
             "resumed": run.resumed,
@@ -132,9 +138,17 @@ def put_aside(folder: Path, names: tuple[str, ...]) -> None:
         path.rename(aside(path, number))
 
 
-def _keep_until(path: Path, run: Run) -> None:
-    """Leave the lines of reports up to the step that a run goes on from; those that are missing, from its history."""
-    last = run.resumed or 0
+def _optimizer_before(path: Path) -> Any:
+    """The hyper-parameters that a run began with, before it went on."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8")).get("optimizer")
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def _keep_history(path: Path, run: Run) -> None:
+    """Leave the lines of the reports that a run knows of, and add those that were lost, from its history."""
+    last = last_report(run)
     lines: dict[int, str] = {}
     with contextlib.suppress(FileNotFoundError):
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
@@ -142,10 +156,14 @@ def _keep_until(path: Path, run: Run) -> None:
             if step is not None and step <= last:
                 lines[step] = line
     for row in run.history:
-        if row["step"] <= last:
-            lines.setdefault(row["step"], json.dumps(plain(row)))
+        lines.setdefault(row["step"], json.dumps(plain(row)))
     text = "".join(f"{lines[step]}\n" for step in sorted(lines))
     saving.save(path, lambda beside: beside.write_text(text, encoding="utf-8"), (".jsonl",))
+
+
+def last_report(run: Run) -> int:
+    """The step of a run's last report, 0 before the first."""
+    return run.history[-1]["step"] if run.history else 0
 
 
 def _step(line: str) -> int | None:

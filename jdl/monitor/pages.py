@@ -39,14 +39,15 @@ class Page:
         self.folder, self.peak_flops = Path(folder), peak_flops
         self._rows: list[dict[str, Any]] = []
         self._next, self._began = 0.0, 0.0
-        self._ending = ending.Watch()
+        self._ending: ending.Watch | None = None
 
     def begin(self, run: Run) -> None:
         """Write the page of a run that has not reported yet; after a resume with the reports before."""
-        self._ending, self._began = ending.Watch(), time.perf_counter()
+        self._began = time.perf_counter()
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._rows = [] if run.resumed is None else self._before(run, run.resumed)
+        self._rows = [] if run.resumed is None else self._before(run)
         self._write(run)
+        self._ending = ending.Watch()
 
     def __call__(self, run: Run) -> None:
         self._rows.append(_numbers(measure(run, self.peak_flops)))
@@ -56,17 +57,18 @@ class Page:
 
     def end(self, run: Run) -> None:
         """Write the page of a run that is over, and draw its curves."""
+        if self._ending is None:
+            return  # it never began
         with ending.forgiven(self):
             self._write(run, *self._ending.status(run))
             with contextlib.suppress(ModuleNotFoundError, InputError):  # no matplotlib, or nothing was reported
                 run.plot(self.folder / "curves.png")
 
-    def _before(self, run: Run, step: int) -> list[dict[str, Any]]:
-        """What was reported up to a step: as it was measured where :class:`Metrics` kept it, else the history."""
+    def _before(self, run: Run) -> list[dict[str, Any]]:
+        """What was reported before: as it was measured where :class:`Metrics` kept it, else the history."""
         kept = self.folder / METRICS
-        rows = read_rows(kept)[0] if kept.is_file() else []
-        rows = [_numbers(row) for row in rows if row.get("step", step + 1) <= step]
-        return rows or [_numbers(row) for row in run.history if row["step"] <= step]
+        measured = {row.get("step"): row for row in (read_rows(kept)[0] if kept.is_file() else [])}
+        return [_numbers(measured.get(row["step"], row)) for row in run.history]
 
     def _write(self, run: Run, status: str = "running", reason: str = "") -> None:
         begin = time.perf_counter()

@@ -32,13 +32,16 @@ class Histogram(NamedTuple):
     deviation: float
 
 
-def histogram(values: Any, bins: int = BINS) -> Histogram:
-    """The histogram of an array of any shape, its bins of one width from the least to the largest finite value."""
+def histogram(values: Any, bins: int | None = None) -> Histogram:
+    """The histogram of an array of any shape, its bins of one width from the least to the largest finite value.
+
+    By default at most 64 bins, and fewer for few values: twice the square root of their number.
+    """
     check.array(values, "values")
     flat = np.ravel(np.asarray(values))
     flat = flat.astype(np.int8 if flat.dtype == bool else np.float64)
     finite = flat[np.isfinite(flat)]
-    counts, edges = np.histogram(finite, bins)
+    counts, edges = np.histogram(finite, bins or max(4, min(BINS, round(2 * len(finite) ** 0.5))))
     mean, deviation = (float(finite.mean()), float(finite.std())) if len(finite) else (np.nan, np.nan)
     return Histogram(counts, edges, len(flat) - len(finite), mean, deviation)
 
@@ -71,4 +74,6 @@ def _panel(axes: Axes, name: str, one: Histogram) -> None:
         told += f"\n{one.not_finite:,} not finite"
     colour = figures.RED if one.not_finite else figures.QUIET
     axes.text(0.98, 0.95, told, transform=axes.transAxes, ha="right", va="top", fontsize=7.5, color=colour)
+    axes.set_ylim(0, 1.3 * max(1, one.counts.max()))  # room for the text
     axes.set_yticks([])
+    axes.locator_params(axis="x", nbins=5)

@@ -71,6 +71,8 @@ def _read(path: Path, name: str) -> Folder:
         troubles.append(f"{path} holds no {METRICS}" if path.is_dir() else f"{path} is no folder")
     settings = config.get("settings")
     settings = flat(settings) if isinstance(settings, Mapping) else {}
+    if isinstance(optimizer := config.get("optimizer"), Mapping):
+        settings |= flat({"optimizer": optimizer})
     status = result["status"] if isinstance(result.get("status"), str) else ""
     runs = [
         Kept(" ".join([name, *(f"{key}={value}" for key, value in labels)]), path, settings | dict(labels), own, status)

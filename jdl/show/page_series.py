@@ -17,6 +17,8 @@ CLOCKS = ("epoch", "step", "seconds")
 VALIDATION = "validation_"
 MOST_POINTS = 600  # of a curve; more cannot be told apart on a screen
 _DECADE = 10.0
+# An update of 0, where a schedule ends at 0, has no place on a logarithmic axis and needs none.
+_ZERO_IS_NOTHING = ("norms", "optimizer/gradient_norm", "optimizer/update_norm", "optimizer/update_ratio")
 
 # The units of quantities that jdl.monitor measures; everything else is a plain number.
 UNITS = {
@@ -111,7 +113,9 @@ def panel(name: str, curves: Iterable[dict[str, Any] | None], **options: Any) ->
     if not found:
         return None
     values = [y for one in found for y in one["y"] if y is not None]
-    falls = less_is_better(name) or name.startswith("optimizer/") or name == "norms"
+    if name in _ZERO_IS_NOTHING:
+        values = [y for y in values if y > 0]
+    falls = less_is_better(name) or name.startswith("optimizer/") or name in _ZERO_IS_NOTHING
     log = falls and bool(values) and min(values) > 0 and max(values) > _DECADE * min(values)
     return {"title": title(name), "unit": UNITS.get(name, ""), "log": log, "curves": found, **options}
 

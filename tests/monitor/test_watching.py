@@ -186,23 +186,3 @@ class TestHistograms:
     def test_refuse(self, tmp_path: Path, wrong: dict):
         with pytest.raises(InputError):
             monitor.Histograms(tmp_path, **wrong)
-
-
-@pytest.mark.slow
-def test_a_report_costs_little(tmp_path: Path):
-    """At most 5% of an epoch of 45 steps of 5 ms, which is what digits has at a batch size of 32."""
-    import time
-
-    spent = []
-    watched = Watched(monitor.standard(tmp_path), reports=100)
-    watched.begin()
-    for _ in range(100):
-        monitors, watched.monitors = watched.monitors, []
-        watched.report()
-        begin = time.perf_counter()
-        for one in monitors:
-            one(watched.run)
-        spent.append(time.perf_counter() - begin)
-        watched.monitors = monitors
-    watched.end()
-    assert np.mean(spent[1:]) < 0.05 * 45 * 5e-3
