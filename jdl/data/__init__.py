@@ -32,13 +32,18 @@ from jdl.data.order import (
     permutation,
     steps_in_epochs,
 )
+from jdl.data.prefetch import Prefetched, prefetch
 from jdl.data.registry import Splits, load, names, register
 from jdl.data.sources import CorruptData, DataUnavailable, cache_dir, fetch, verify
-from jdl.data.streams import Stream, as_stream, prefetch
+from jdl.data.stream_base import Stream
+from jdl.data.stream_batches import Batches
+from jdl.data.stream_examples import Examples
+from jdl.data.streams import as_stream
 
 __all__ = [
     "ArrayFiles",
     "Augmentation",
+    "Batches",
     "Colour",
     "Compose",
     "CorruptData",
@@ -47,17 +52,21 @@ __all__ = [
     "DataUnavailable",
     "Dataset",
     "Erase",
+    "Examples",
     "Flip",
     "ImageAugmentation",
     "ImageFolder",
     "Mixup",
     "Noise",
     "Normaliser",
+    "Prefetched",
     "ResizedCrop",
     "Rotate",
     "Splits",
+    "Stream",
     "TextFile",
     "UnsafeArchive",
+    "as_stream",
     "batch_indices",
     "batches",
     "cache_dir",
@@ -69,6 +78,7 @@ __all__ = [
     "load",
     "names",
     "permutation",
+    "prefetch",
     "read_csv",
     "read_idx",
     "read_npz",

@@ -12,6 +12,7 @@ from jdl.check import InputError, describe, is_array
 from jdl.data.dataset import Dataset
 
 Batch = dict[str, Any]
+Layout = dict[str, tuple[tuple[int, ...], np.dtype]]
 NARROW = {"float64": "float32", "complex128": "complex64", "int64": "int32", "uint64": "uint32"}
 
 
@@ -20,7 +21,7 @@ def rows_in(batch: Batch) -> int:
     return len(jax.tree.leaves(batch)[0])
 
 
-def layout(batch: Batch) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+def layout(batch: Batch) -> Layout:
     """What all batches of a source share: the shape of one example and the dtype, by path (``inputs/0``)."""
     leaves = jax.tree_util.tree_flatten_with_path(batch)[0]
     return {jax.tree_util.keystr(path, simple=True, separator="/"): (x.shape[1:], x.dtype) for path, x in leaves}
@@ -42,7 +43,7 @@ def as_example(value: Any) -> Batch:
     raise InputError(f"got {got}, wanted a dict of arrays or (inputs, targets); load= can make one of it")
 
 
-def stacked(examples: Sequence[Batch], numbers: Sequence[int], wide: bool) -> Batch:
+def stacked(examples: Sequence[Batch], numbers: Sequence[int]) -> Batch:
     """Examples as one batch, ``[B, …]``; ``numbers`` are theirs in the source, for errors.
 
     Raises:
@@ -56,24 +57,24 @@ def stacked(examples: Sequence[Batch], numbers: Sequence[int], wide: bool) -> Ba
                 "same names and shapes in all: pad, crop or resize in load="
             )
     try:
-        return checked(jax.tree.map(lambda *leaves: np.stack(leaves), *examples), wide)
+        return checked(jax.tree.map(lambda *leaves: np.stack(leaves), *examples))
     except InputError as error:
         for number, example in zip(numbers, examples, strict=True):  # which of them it was
             try:
-                checked(jax.tree.map(lambda leaf: leaf[None], example), wide)
+                checked(jax.tree.map(lambda leaf: leaf[None], example))
             except InputError as found:
                 raise InputError(found.message, f"example {number}") from None
         raise error
 
 
-def checked(value: Any, wide: bool) -> Batch:
-    """A batch as a dict of arrays of equal length; 64 bits become 32 as on the device, where ``wide`` is not set.
+def checked(value: Any) -> Batch:
+    """A batch as a dict of arrays of equal length; 64 bits become 32, unless JAX is told to keep them.
 
     Raises:
         InputError: what a `Dataset` refuses, or an integer that 32 bits do not hold.
     """
     arrays = Dataset.of(tuple(value) if isinstance(value, list) and len(value) == 2 else value).arrays
-    return dict(arrays) if wide else jax.tree_util.tree_map_with_path(_narrow, dict(arrays))
+    return dict(arrays) if jax.config.jax_enable_x64 else jax.tree_util.tree_map_with_path(_narrow, dict(arrays))
 
 
 def evaluated(batch: Batch, padding: np.ndarray) -> Batch:

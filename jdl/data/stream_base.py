@@ -1,10 +1,12 @@
-"""What a source of training data is that need not fit in memory: a stream of batches."""
+"""What a source of data is that need not fit in memory: a stream of batches."""
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator
 from typing import Any
 
+from jdl.check import InputError
 
 Batch = dict[str, Any]
 
@@ -34,7 +36,7 @@ class Stream:
         raise NotImplementedError(f"{type(self).__name__} has no batches(self, batch_size, seed, start, position)")
 
     def evaluation_batches(self, batch_size: int) -> Iterator[Batch]:
-        """Every example once. All batches have one size: the last is padded, which ``padding`` ``[B]`` and ``mask`` say."""
+        """Every example once, in batches of one size: the last is padded, as ``padding`` and ``mask`` ``[B]`` say."""
         raise NotImplementedError(f"{type(self).__name__} has no evaluation_batches(self, batch_size)")
 
     def first(self, batch_size: int) -> Batch:
@@ -44,3 +46,14 @@ class Stream:
             return next(batches)[0]
         finally:
             getattr(batches, "close", lambda: None)()
+
+
+def whole(name: str, value: Any, low: int) -> int:
+    """``value`` as an int of at least ``low``."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise InputError(f"{name} got {value!r}, wanted a whole number") from None
+    if number < low:
+        raise InputError(f"{name} got {number}, wanted at least {low}")
+    return number
