@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pickle
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,9 @@ from jdl.objectives import supervised_terms
 from tests.networks import assert_close, batch_of, classify, mesh_of_two, mlp
 
 KEY = jax.random.key(0)
+
+# Not optimised: most of the time goes into compiling.
+quickly = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def images(size: int = 8, classes: int = 3) -> dict[str, jax.Array]:
@@ -112,12 +116,12 @@ def test_it_scales_adds_and_accumulates():
     params, state = model.init(KEY, batch["inputs"])
     objective = jdl.augmented(classify(model), Crop(1))
     penalty = 0.1 * jdl.l2("**/kernel")
-    alone = jax.jit(jdl.gradient(objective))
+    alone = quickly(jdl.gradient(objective))
     loss = alone(params, state, batch, KEY)[1].loss
-    both = jax.jit(jdl.gradient(2.0 * objective + penalty))(params, state, batch, KEY)[1].loss
+    both = quickly(jdl.gradient(2.0 * objective + penalty))(params, state, batch, KEY)[1].loss
     assert float(both) == pytest.approx(float(2 * loss + penalty(params, state, batch, None, True)[0]), rel=1e-6)
 
-    grads, aux = jax.jit(jdl.accumulate(objective, 2))(params, state, batch, KEY)
+    grads, aux = quickly(jdl.accumulate(objective, 2))(params, state, batch, KEY)
     parts = [
         alone(params, state, jax.tree.map(lambda x, i=i: x[4 * i :][:4], batch), key)
         for i, key in enumerate(jax.random.fold_in(KEY, i) for i in range(2))
@@ -130,9 +134,9 @@ def test_per_example_and_many_runs_and_devices():
     model, batch = network(), images()
     params, state = model.init(KEY, batch["inputs"])
     objective = jdl.augmented(classify(model), Crop(1))
-    grads, _ = jax.jit(jdl.clip_per_example(objective, 1.0))(params, state, batch, KEY)
+    grads, _ = quickly(jdl.clip_per_example(objective, 1.0))(params, state, batch, KEY)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(grads))
-    losses, _ = jax.jit(jax.vmap(lambda key: objective(params, state, batch, key, True)))(jax.random.split(KEY, 5))
+    losses, _ = quickly(jax.vmap(lambda key: objective(params, state, batch, key, True)))(jax.random.split(KEY, 5))
     assert len(set(np.asarray(losses).tolist())) == 5  # each its own crops
     mixing = jdl.augmented(classify(model), Mixup(classes=3))
     with pytest.raises(jdl.InputError, match="in Mixup: got a batch of one example, wanted others to mix it with"):
@@ -146,9 +150,9 @@ def test_under_shard_map():
     objective = jdl.augmented(classify(model), Crop(1), Mixup(1.0, classes=3))
     field = jdl.mean_over_devices(objective, "devices")
     parallel = jax.shard_map(field, mesh=mesh, in_specs=(spec(), spec(), spec("devices"), spec()), out_specs=spec())
-    grads, _ = jax.jit(parallel)(params, state, batch, KEY)
+    grads, _ = quickly(parallel)(params, state, batch, KEY)
     halves = [jax.tree.map(lambda x, i=i: x[4 * i :][:4], batch) for i in range(2)]
-    alone = jax.jit(jdl.gradient(objective))
+    alone = quickly(jdl.gradient(objective))
     each = [alone(params, state, half, jax.random.fold_in(KEY, i)) for i, half in enumerate(halves)]
     assert_close(grads, jax.tree.map(lambda a, b: (a + b) / 2, each[0][0], each[1][0]), 1e-5)
 
@@ -156,8 +160,8 @@ def test_under_shard_map():
 def test_a_mixture_of_labels_costs_the_mixture_of_losses():
     model, batch = network(), images() | {"mask": jnp.asarray([1.0, 1, 0, 1, 0.5, 1, 1, 2])}
     params, state = model.init(KEY, batch["inputs"])
-    mixed = jax.jit(Mixup(1.0, 3))(KEY, batch)
-    loss, aux = classify(model)(params, state, mixed, None, True)
+    mixed = quickly(Mixup(1.0, 3))(KEY, batch)
+    loss, aux = quickly(classify(model), static_argnums=4)(params, state, mixed, None, True)
     log_probability = jax.nn.log_softmax(model.apply(params, state, mixed["inputs"])[0])
     wanted = -np.sum(mixed["mask"][:, None] * mixed["targets"] * log_probability) / np.sum(mixed["mask"])
     assert float(loss) == pytest.approx(float(wanted), rel=1e-5)
