@@ -61,10 +61,22 @@ def root(outputs, targets):
 
 
 class Inverse(nn.Layer):
-    """1 / x, and what comes before it in a forward of its own."""
+    """1 / x behind dropout, for inputs below 5."""
 
     def forward(self, net, x):
-        return 1 / net.child("drop", nn.Dropout(0.3))(x)
+        return jnp.where(x < 5, 1 / net.child("drop", nn.Dropout(0.3))(x), 1.0)
+
+
+class Countdown(nn.Layer):
+    """x / the passes that are left, of two."""
+
+    def state(self, x):
+        return {"left": nn.Param((), nn.init.constant(1.0))}
+
+    def forward(self, net, x):
+        y = x / net.left
+        net.update(left=net.left - 1)
+        return y
 
 
 class Branches(nn.Layer):
@@ -294,19 +306,27 @@ def test_in_a_copy(tmp_path, inner):
     assert (found.first.path, found.first.name) == ("0/act", "0/act (copy 1): eightfold_exp")
 
 
-@pytest.mark.parametrize("compiled", [True], indirect=True)
-def test_masks_of_dropout_are_those_of_the_step(tmp_path):
-    model = nn.Chain(nn.Dense(3), Inverse(), nn.Dense(3))
-    found = planted(tmp_path, model)
-    state = found.state
-    key = jax.random.fold_in(state.key, state.step)
-    seen = nn.probe(model, state.variables, INPUTS, key=key, train=True)[2]
-    dropped = np.isinf(next(one.output for one in seen if one.path == "1"))
-    assert found.first is not None
-    kinds = [f"{n} {kind}" for n, kind in ((dropped.sum(), "inf"),) if n]
+@pytest.mark.parametrize("parts", [1, 2])
+def test_masks_of_dropout_are_those_of_the_step(tmp_path, parts):
+    model = nn.Chain(Inverse(), nn.Dense(3))
+    inputs = INPUTS.at[:3].add(10) if parts == 2 else INPUTS  # the first of two parts stays finite
+    batch = {"inputs": inputs, "targets": INPUTS}
+    found = planted(tmp_path, model, batch=batch, gradient=lambda objective: jdl.accumulate(objective, parts))
+    state, last = found.state, inputs[6 - 6 // parts :]
+    key = jax.random.fold_in(jax.random.fold_in(state.key, state.step), parts - 1)
+    dropped = np.isinf(nn.probe(model, state.variables, last, key=key, train=True)[2][1].output)
+    assert 0 < dropped.sum() < dropped.size
     examples = np.flatnonzero(dropped.any(1)).tolist()
-    assert f"{kinds[0]} among 18 values in examples {examples}" in found.first.what
-    assert dropped.any() and not dropped.all()
+    assert found.first is not None
+    assert found.first.name == f"microbatch {parts - 1}, 0: Inverse()"
+    assert f"{dropped.sum()} inf among {last.size} values in examples {examples}" in found.first.what
+
+
+def test_state_is_handed_on_between_parts(tmp_path):
+    model = nn.Chain(Countdown(), nn.Dense(3))
+    found = planted(tmp_path, model, gradient=lambda objective: jdl.accumulate(objective, 3))
+    assert found.first is not None
+    assert found.first.name == "microbatch 1, 0: Countdown()"
 
 
 def test_a_gradient_of_ones_own_is_seen_by_its_results(tmp_path):
