@@ -67,12 +67,13 @@ class Loop:
         """Take up the newest checkpoint; without one begin with ``start()``."""
         run, self.start = self.run, start
         saved = None if self.store is None else self.store.restore({"state": run.state, "totals": self.zeros})
-        if saved is None:
+        if self.store is None or saved is None:
             run.state, self.totals = start(), jax.device_put(self.zeros)
             return
         run.state, self.totals = saved.state["state"], saved.state["totals"]
         extra = saved.extra
         self.done = self.kept = run.resumed = saved.step
+        self.skipped = count_skipped(run.state)
         self.position, self.seconds = extra["position"], extra["seconds"]
         run.history, run.stopped = list(extra["history"]), extra["stopped"]
         stateful = [callback for callback in self.callbacks if hasattr(callback, "set_state")]
@@ -153,6 +154,7 @@ class Loop:
         self.bar(self.done, functools.partial(format_row, row))
         for callback in self.callbacks:
             callback(run)
+        self.kept = -1  # the report belongs to the checkpoint, also where one of this step is there already
         if sound:
             self._save()
         self._start_clock()

@@ -130,10 +130,10 @@ _active = threading.local()  # the Compilations that is calling a program in thi
 def _listen() -> None:
     """Hear of every phase of every compilation; jax keeps its listeners for good, so there is one for all runs."""
 
-    def heard(event: str, seconds: float, **about: Any) -> None:
+    def heard(event: str, duration_secs: float, **about: Any) -> None:
         counting = getattr(_active, "compilations", None)
         if counting is not None and event in PHASES:
-            counting.timed(PHASES[event], str(about.get("fun_name", "")), seconds)
+            counting.timed(PHASES[event], str(about.get("fun_name", "")), duration_secs)
 
     jax.monitoring.register_event_duration_secs_listener(heard)
 
@@ -143,7 +143,8 @@ def keep_compiled(folder: Any) -> bool:
 
     Only where the user has neither set a folder nor turned the cache off; returns whether this changed that.
     """
-    if jax.config.jax_compilation_cache_dir is not None or not jax.config.jax_enable_compilation_cache:
+    config: Any = jax.config
+    if config.jax_compilation_cache_dir is not None or not config.jax_enable_compilation_cache:
         return False
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)

@@ -118,6 +118,20 @@ def test_a_finished_run_does_nothing_more(tmp_path):
     assert again.compilations == {} and again.resumed == 25
 
 
+def test_a_report_that_was_pending_belongs_to_the_next_checkpoint(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(Stop):
+        patch.setattr(jdl.looping.Loop, "_evaluation", lambda loop, data: fail)
+        fit(tmp_path, every=1)
+    resumed = fit(tmp_path, every=1, epochs=1)
+    assert resumed.resumed == 5 and [row["step"] for row in resumed.history] == [6]
+    again = fit(tmp_path, every=1, epochs=1)
+    assert again.resumed == 6 and [row["step"] for row in again.history] == [6]
+
+
+def fail():
+    raise Stop
+
+
 def test_training_longer_goes_on_without_a_warning(tmp_path):
     fit(tmp_path, epochs=2)
     longer = fit(tmp_path, epochs=4)
