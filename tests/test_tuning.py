@@ -11,7 +11,7 @@ import pytest
 import jdl
 from jdl import nn
 from jdl.check import InputError
-from jdl.tuning import _local_lines
+from jdl.tuning import _local_lines, _search
 from tests.networks import assert_close, batch_of, classify, mlp
 
 LOSS = jdl.losses.cross_entropy
@@ -88,6 +88,13 @@ def test_it_stops_where_the_loss_diverges_and_suggests_less():
     assert 0.25 < search.rates[-1] < 2
     assert 1e-3 < search.suggestion < 0.125
     assert search.suggestion in search.rates
+
+
+def test_a_steeper_fall_after_the_minimum_does_not_count():
+    losses = np.concatenate([np.full(20, 3.0), np.linspace(3, 0, 30), np.full(25, 3.0), np.linspace(3, 0.5, 5)])
+    search = _search(losses, 1e-4, 1.0, 80)
+    assert np.argmin(search.slopes) > 60
+    assert search.rates[15] < search.suggestion < search.rates[50]
 
 
 def test_one_program_is_traced_once():

@@ -93,6 +93,15 @@ def test_what_a_layer_sees():
             assert (y.dtype, int(of_input), int(of_parameter), int(of_state)) == (jnp.float32, bits, bits, 32)
 
 
+def test_a_layer_of_which_a_part_is_frozen():
+    x = normal(8, 6)
+    model = nn.Precision(nn.Chain(nn.Chain(Linear(3))))
+    variables = model.init(KEY, x)
+    frozen = jdl.freeze(variables, "0/0/kernel")
+    assert set(frozen.params["0"]["0"]) == {"bias"} and set(frozen.state["0"]["0"]) == {"kernel"}
+    assert_equal(model(frozen, x), model(variables, x))
+
+
 def test_integers_masks_and_settings_pass_as_they_are():
     model, x = nn.Precision(Masked()), normal(4, 6)
     variables = model.init(KEY, x)
