@@ -97,6 +97,13 @@ def test_a_steeper_fall_after_the_minimum_does_not_count():
     assert search.rates[15] < search.suggestion < search.rates[50]
 
 
+def test_what_diverges_does_not_bend_the_curve():
+    calm = np.concatenate([np.full(20, 3.0), np.linspace(3, 0.1, 30)])
+    wild = _search(np.concatenate([calm, [0.5, 1e4, 1e9]]), 1e-4, 1.0, 80)
+    assert np.max(wild.smoothed) < 3.2 and wild.losses[-1] == 1e9
+    assert wild.rates[20] < wild.suggestion < wild.rates[49]
+
+
 def test_one_program_is_traced_once():
     traces = []
 
