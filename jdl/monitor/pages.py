@@ -19,7 +19,7 @@ from jdl.show.page_folders import read_rows
 from jdl.show.page_run import Report, write_run
 
 _SHORTEST = 1.0  # seconds between two writings
-_SHARE = 0.02  # of the time, at most, that goes into writing
+_SHARE = 0.01  # of the time, at most, that goes into writing
 _PATIENCE = 120.0  # seconds without a report, at least, before the page wonders
 
 

@@ -183,6 +183,9 @@ def test_monitors_of_one_report_share_a_measurement(monkeypatch: pytest.MonkeyPa
     watched.run.history[-1]["fid"] = 3.0  # what another callback adds is seen
     assert monitor.measure(watched.run)["fid"] == 3.0
     assert len(count) == 2
+    watched.run.history.append(dict(watched.run.history[-1]))  # another report, of the same state
+    monitor.measure(watched.run)
+    assert len(count) == 3
 
 
 def test_every_quantity_is_documented():
