@@ -130,15 +130,16 @@ def _numbered(uses: list[int] | tuple[int, ...]) -> Array:
     return jnp.asarray([*uses, *[NOTHING] * (MOST - len(uses))])
 
 
-def locate(one: Pass) -> Place | None:
-    """Where a pass stops being finite; None where its loss and its gradient are finite."""
+def locate(one: Pass) -> tuple[Pass, Place | None]:
+    """Where a pass stops being finite, and the pass that shows it; None where its loss and its gradient are finite."""
     place = _located(one)
     if place is not None and place.use is not None and isinstance(place.use.layer, HIDING):
         with jax.disable_jit():  # scans run turn by turn
             eager = one._replace(run=functools.partial(look, one.objective))
-            inside = _located(eager._replace(look=eager.again()))
-        return inside or place
-    return place
+            eager = eager._replace(look=eager.again())
+            if (inside := _located(eager)) is not None:
+                return eager, inside
+    return one, place
 
 
 def _located(one: Pass) -> Place | None:
@@ -156,7 +157,7 @@ def _in_forward(one: Pass) -> Place:
     if not any(bad(use.output) for use in roots):
         return Place("loss", next((name for name, term in _terms(one.look) if bad(term)), "the total"))
     index = _guilty(one)
-    return Place("forward", uses[index].path, uses[index], _copies(uses, index))
+    return Place("forward", uses[index].path, uses[index], copies(uses, index))
 
 
 def _guilty(one: Pass) -> int:
@@ -167,7 +168,7 @@ def _guilty(one: Pass) -> int:
     """
     uses = one.look.uses
     suspects = {index for index, use in enumerate(uses) if bad(use.output) and not bad(use.inputs)}
-    inner = [index for index in _as_they_end(uses) if index in suspects and not suspects & set(_below(uses, index))]
+    inner = [index for index in as_they_end(uses) if index in suspects and not suspects & set(_below(uses, index))]
     for index in inner[:MOST] if len(inner) > 1 else ():
         if bad(one.again([other for other in inner[:MOST] if other != index]).loss):
             return index
@@ -184,7 +185,7 @@ def _in_backward(shown: Look) -> Place:
         suspects = [index for index, use in enumerate(uses) if not bad(use.back_output) and ends(use)]
         inner = [index for index in suspects if not set(_below(uses, index)) & set(suspects)]
         if inner:
-            return Place("backward", uses[inner[-1]].path, uses[inner[-1]], _copies(uses, inner[-1]))
+            return Place("backward", uses[inner[-1]].path, uses[inner[-1]], copies(uses, inner[-1]))
     return Place("gradient", wrong[0])
 
 
@@ -204,12 +205,12 @@ def _below(uses: list[Use], index: int) -> range:
     return range(index + 1, stop)
 
 
-def _as_they_end(uses: list[Use]) -> list[int]:
+def as_they_end(uses: list[Use]) -> list[int]:
     """Uses stand in the order in which they start; here those inside come before what they stand in."""
     return sorted(range(len(uses)), key=lambda index: (_below(uses, index).stop, -uses[index].depth))
 
 
-def _copies(uses: list[Use], index: int) -> tuple[int, ...]:
+def copies(uses: list[Use], index: int) -> tuple[int, ...]:
     """Which copy of each Repeat around it a use stands in, from outside in."""
     around = [other for other in range(index) if index in _below(uses, other) and isinstance(uses[other].layer, Repeat)]
     return tuple(

@@ -144,11 +144,12 @@ def _is_bad(came: Outcome, start: dict[str, Any]) -> bool:
 
 def _look(gradient: Any, point: Point) -> tuple[Pass | None, Place | None]:
     """The first pass that is not finite and where, or the last pass."""
-    one = None
+    shown = None
     for one in passes(gradient, point):
-        if (place := locate(one)) is not None:
-            return one, place
-    return one, None
+        shown, place = locate(one)
+        if place is not None:
+            return shown, place
+    return shown, None
 
 
 def _at_start(run: Any, state: TrainState, batch: Batch, start: dict[str, Any]) -> Place | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from typing import Any, NamedTuple
 
 import jax
@@ -10,11 +11,12 @@ import numpy as np
 
 from jdl.objectives import Batch
 from jdl.replaying.hints import hint
-from jdl.replaying.passes import Pass, Place
+from jdl.replaying.passes import Pass, Place, as_they_end, copies
 from jdl.replaying.watching import Numbers, Use, bad, named
 from jdl.steps import TrainState
 
-SHOWN = 8  # examples that a line names
+SHOWN = 8  # examples that a line names, and arrays that have lines of their own
+ROWS = 24  # that the table shows of a stage
 
 
 class Outcome(NamedTuple):
@@ -108,13 +110,26 @@ PLACES = {
 
 
 def _table(rows: tuple[Row, ...]) -> list[str]:
-    cells = [("stage", "value", ""), *((row.stage, row.path, row.what) for row in rows)]
-    widths = [max(len(line[column]) for line in cells) for column in (0, 1)]
-    marks = [" ", *(" " if row.finite else "!" for row in rows)]
-    return [
-        f"{mark} {stage:<{widths[0]}}  {path:<{widths[1]}}  {what}".rstrip()
-        for mark, (stage, path, what) in zip(marks, cells, strict=True)
-    ]
+    cells = [(" ", "stage", "value", "")]
+    for _, group in itertools.groupby(rows, lambda row: row.stage):
+        cells += [(" " if row.finite else "!", row.stage, row.path, row.what) for row in _shortened(list(group))]
+    widths = [max(len(line[column]) for line in cells) for column in (1, 2)]
+    return [f"{mark} {stage:<{widths[0]}}  {path:<{widths[1]}}  {what}".rstrip() for mark, stage, path, what in cells]
+
+
+def _shortened(group: list[Row]) -> list[Row]:
+    """The rows of one stage, of very many those around the first that is not finite."""
+    if len(group) <= ROWS:
+        return group
+    first = next((index for index, row in enumerate(group) if not row.finite), 0)
+    start = min(max(first - ROWS // 2, 0), len(group) - ROWS)
+    stage, kept = group[0].stage, group[start : start + ROWS]
+    rest = {"before": group[:start], "after": group[start + ROWS :]}
+    before, after = (
+        [Row(stage, f"{len(rows)} more {where}", "", all(row.finite for row in rows))] if rows else []
+        for where, rows in rest.items()
+    )
+    return [*before, *kept, *after]
 
 
 def in_words(place: Place, start: dict[str, Any], one: Pass | None, came: Outcome) -> First:
@@ -147,11 +162,11 @@ def in_words(place: Place, start: dict[str, Any], one: Pass | None, came: Outcom
     return First(place.stage, place.path, name, what, hint(place, start["parameters"], shown))
 
 
-def _title(use: Use, width: int, copies: tuple[int, ...] = ()) -> str:
+def _title(use: Use, width: int, places: tuple[int, ...]) -> str:
     """``2: Dense(10)``; of a layer that would be longer than ``width`` only its class."""
     text = repr(use.layer)
     text = text if len(text) <= width else type(use.layer).__name__
-    copy = f" (copy {', '.join(map(str, copies))})" if copies else ""
+    copy = f" (copy {', '.join(map(str, places))})" if places else ""
     return f"{use.path}{copy}: {text}" if use.path else text
 
 
@@ -171,13 +186,13 @@ def rows(start: dict[str, Any], one: Pass | None, came: Outcome) -> tuple[Row, .
         lines += _summed(stage, start[stage])
     if one is not None:
         prefix = f"{one.place}, " if one.place else ""
-        uses = [(prefix + _title(use, 40), use) for use in one.look.uses]
+        uses = [(prefix + _title(use, 40, copies(one.look.uses, i)), use) for i, use in enumerate(one.look.uses)]
         for name, use in uses:
             what = f"{describe(use.output)} (inputs {span(use.inputs)})"
             lines.append(Row("forward", name, what, not bad(use.output)))
         for name, numbers in zip(one.look.names, one.look.terms, strict=True):
             lines.append(Row("loss", f"{prefix}{name}", describe(numbers), not numbers.bad))
-        for name, use in reversed(uses):
+        for name, use in (uses[index] for index in reversed(as_they_end(one.look.uses))):
             what = f"{describe(use.back_output)}, at its inputs {describe(use.back_inputs)}"
             lines.append(Row("backward", name, what, not bad((use.back_output, use.back_inputs))))
     lines.append(Row("loss" if one is None else "gradient", "the total loss", describe(came.loss), not bad(came.loss)))
@@ -210,6 +225,8 @@ def _one(numbers: Numbers) -> str:
     kinds = {kind: count for kind, count in numbers.counts.items() if count}
     if size == 1:
         return next(iter(kinds))
+    if list(kinds.values()) == [size]:
+        return f"{next(iter(kinds))} in all {size:,} values"
     text = " and ".join(f"{count:,} {kind}" for kind, count in kinds.items()) + f" among {size:,} values"
     if places := numbers.examples:
         text += f" in examples {places[:SHOWN]}" + (f" and {len(places) - SHOWN} more" if places[SHOWN:] else "")

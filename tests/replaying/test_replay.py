@@ -13,7 +13,7 @@ import optax
 import pytest
 
 import jdl
-from jdl import nn
+from jdl import nn, replaying
 from jdl.losses import cross_entropy, mse
 from jdl.objectives import Penalty
 
@@ -151,22 +151,29 @@ LAYERS = {
         "float16 ends at 65,504",
     ),
     "own code": (nn.Chain(nn.Dense(3), Inverse(), nn.Dense(3)), {}, "forward", "1", "inf among 18 values", ""),
-    "two branches": (Branches(), {}, "forward", "first", "-inf among 18 values", ""),
+    "two branches": (Branches(), {}, "forward", "first", "-inf in all 18 values", ""),
     "a mask is innocent": (
         nn.Chain(nn.Dense(3), masking, jax.nn.softmax, nn.Dense(3), negative_sqrt),
         {},
         "forward",
         "4",
-        "NaN among 18 values",
+        "NaN in all 18 values",
         "square root",
     ),
-    "slope of sqrt": (nn.Chain(ZEROS, jnp.square, jnp.sqrt), {}, "backward", "2", "inputs it has 18 -inf", "infinite"),
+    "slope of sqrt": (
+        nn.Chain(ZEROS, jnp.square, jnp.sqrt),
+        {},
+        "backward",
+        "2",
+        "inputs it has -inf in all 18 values",
+        "infinite",
+    ),
     "where": (
         nn.Chain(ZEROS, guarded_log, nn.Dense(3)),
         {},
         "backward",
         "1",
-        "inputs it has 18 NaN among 18 values",
+        "inputs it has NaN in all 18 values",
         "jnp.where",
     ),
 }
@@ -192,7 +199,7 @@ ELSEWHERE = {
         {"terms": jdl.l2()},
         "backward",
         "the loss",
-        "at the model's output has 18 NaN",
+        "at the model's output has NaN in all 18",
     ),
     "a penalty": (
         nn.Dense(3),
@@ -208,7 +215,7 @@ ELSEWHERE = {
         {"optimizer": optax.scale(float("inf"))},
         "update",
         "params/bias",
-        "inf among 3 values",
+        "-inf among 3 values",
     ),
     "moments": (
         nn.Dense(3),
@@ -216,7 +223,7 @@ ELSEWHERE = {
         {"optimizer": optax.adam(1e-3), "terms": 1e25 * jdl.l1("kernel")},
         "update",
         "opt_state/0/nu/kernel",
-        "9 inf among 9 values",
+        "inf in all 9 values",
     ),
     "statistics": (
         nn.Chain(nn.Dense(3), nn.BatchNorm(), jax.lax.stop_gradient, nn.Dense(3)),
@@ -224,7 +231,7 @@ ELSEWHERE = {
         {"edit": scale("0", 1e25)},
         "new state",
         "1/var",
-        "inf among 3 values",
+        "inf in all 3 values",
     ),
 }
 
@@ -259,7 +266,7 @@ def spoil(stage: str):
     [
         ("batch", "inputs", "2 NaN among 18 values in examples [1, 5]"),
         ("parameters", "kernel", "1 NaN among 9 values"),
-        ("optimizer state", "0/trace/bias", "3 inf among 3 values"),
+        ("optimizer state", "0/trace/bias", "inf in all 3 values"),
     ],
 )
 def test_before_the_step(tmp_path, stage, path, what):
@@ -304,6 +311,7 @@ def test_in_a_copy(tmp_path, inner):
     found = planted(tmp_path, nn.Chain(nn.Repeat(block, 4), nn.Dense(3)))
     assert found.first is not None
     assert (found.first.path, found.first.name) == ("0/act", "0/act (copy 1): eightfold_exp")
+    assert found.first.name in [row.path for row in found.rows if not row.finite]
 
 
 @pytest.mark.parametrize("parts", [1, 2])
@@ -393,3 +401,17 @@ def test_a_finite_step(tmp_path, wrap):
     assert "nothing non-finite here" in str(found)
     assert [row.path for row in found.rows if row.stage == "forward"][1:] == ["0: Embedding(5, 3)", "1: Dense(3)"]
     assert [row.stage for row in found.rows if not row.finite] == ["optimizer state"]
+
+
+def test_of_a_long_stage_the_table_shows_the_place(tmp_path):
+    rows = [replaying.Row("forward", f"layer {i}", "NaN" if i >= 50 else "0 to 1", i < 50) for i in range(100)]
+    state = jdl.start_state(nn.Variables({"a": jnp.ones(2)}, {}), SGD, jax.random.key(0))
+    first = replaying.First("forward", "layer 50", "layer 50: tanh", "output has NaN", "")
+    lines = str(jdl.Replay("x.safetensors", first, tuple(rows), True, state, {}, {})).splitlines()
+    assert lines[0] == (
+        "step 0 of x.safetensors: the first non-finite value is in the forward pass, in layer 50: tanh: output has NaN"
+    )
+    assert lines[2:4] == ["  stage    value", "  forward  38 more before"]
+    assert lines[4] == "  forward  layer 38        0 to 1"
+    assert "! forward  layer 50        NaN" in lines
+    assert lines[-1] == "! forward  38 more after"
