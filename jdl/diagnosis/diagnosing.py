@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -17,6 +18,7 @@ from jdl.diagnosis.findings import (
     DEAD,
     FIRST_LOSS,
     INPUTS,
+    LABELS,
     NO_GRADIENT,
     SATURATED,
     TARGETS,
@@ -166,28 +168,38 @@ class _Examination:
         return self.train is not self.data or len(targets) >= (IMBALANCED if binary else 2 * labels.FEW)
 
     def look_at_training(self, objective: Objective) -> None:
-        """The checks that run the model, and those that train it."""
+        """The checks that run the model, and those that train it, each only where those before it left sense in it."""
         bare, held = without_penalties(objective), self.layers()
         flags = evaluation.check_flags(bare, self.state.variables, self.batch, self.key, held)
         self.add("evaluation draws no key and changes no state", flags)
-        if data := [finding.name for finding in self.findings if finding.name in (INPUTS, TARGETS)]:
-            self.skipped.append(f"the loss at the start, layers and training, while there is this: {data[0]}")
+        if self.waits("the loss at the start, layers and training", INPUTS, TARGETS, LABELS):
             return
         looks = [layers.look(term, self.state.variables, self.batch, self.key) for term in self.terms]
         goal = None if flags else self.look_at_first_losses(bare, looks, held)
-        first = trial.run_trial(self.step, self.state, self.batch)
-        self.look_at_layers(bare, looks, first)
-        causes = (DEAD, SATURATED, VANISHING, NO_GRADIENT)
-        if named := [finding.name for finding in self.findings if finding.name in causes]:
-            self.skipped.append(f"the learning rate and learning a batch by heart, while there is this: {named[0]}")
+        if self.waits("layers and training", LABELS):
             return
-        self.look_at_rate(bare, first, goal)
+        self.look_at_layers(bare, looks)
+        if self.waits("the learning rate and learning a batch by heart", DEAD, SATURATED, VANISHING, NO_GRADIENT):
+            return
+        self.look_at_rate(bare, goal)
         if goal is None:
             self.skipped.append("learning a batch by heart: it is not known how low the loss should be")
             return
         self.look_at_learning(objective, goal, held)
 
-    def look_at_layers(self, bare: Objective, looks: list[layers.Look], first: trial.Trial) -> None:
+    def waits(self, what: str, *names: str) -> bool:
+        """Whether one of these has been found, which makes no sense of what follows."""
+        named = [finding.name for finding in self.findings if finding.name in names]
+        if named:
+            self.skipped.append(f"{what}, while there is this: {named[0]}")
+        return bool(named)
+
+    @functools.cached_property
+    def first_trial(self) -> trial.Trial:
+        """The given step, as it is, on the batch."""
+        return trial.run_trial(self.step, self.state, self.batch)
+
+    def look_at_layers(self, bare: Objective, looks: list[layers.Look]) -> None:
         """Units, then gradients: a dead or saturated layer explains what is missing before it."""
         uses = [use for look in looks for use in look.uses]
         if not uses:
@@ -205,8 +217,10 @@ class _Examination:
             said = f": its norm at the first is {self.numbers['gradient_ratio']:.2g} times that at the last"
             self.add(f"the gradient from layer to layer{said}", layers.check_gradients(along))
         still = set.intersection(*(look.still for look in looks))
-        for state in (self.state, first.state):  # a part that starts at zero lets gradients through after a step
-            still = still and still & layers.without_gradient(bare, state.variables, self.batch, self.key)
+        if still:  # what starts at zero lets gradients through after a step
+            states = self.state, self.first_trial.state
+            flags = [layers.without_gradient(bare, state.variables, self.batch, self.key) for state in states]
+            still = still.intersection(*flags)
         self.add("a gradient for every parameter", layers.no_gradient(still))
 
     def look_at_first_losses(self, bare: Objective, looks: list[layers.Look], held: set[Settings]) -> trial.Goal | None:
@@ -218,15 +232,18 @@ class _Examination:
             known = None
         for index, (term, look) in enumerate(zip(self.terms, looks, strict=True)):
             targets, mask = (_of(self.batch, s, name) for s, name in ((term.targets, "targets"), (term.mask, "mask")))
+            if not (check.is_array(look.outputs) and check.is_array(targets)):
+                known = None
+                continue
             last = getattr(look.uses[-1].layer, "function", None)
             head = labels.Head(term, look.outputs, np.asarray(targets), last)
-            if not self.add("outputs are what the loss takes", head.findings()):
+            if not self.add("outputs are what the loss takes", head.findings()) or known is None:
                 known = None
-            if known is None:
                 continue
             expected = heads.expected_loss(term.loss, look.outputs, targets, mask)
             groups = rows.groups(select_from(self.batch, term.inputs, "inputs"))
-            self.compare_first(term, expected, held)
+            if expected > 0:  # else all targets are one and the same
+                self.compare_first(term, expected, held)
             nothing += known[index][0] * expected
             least += known[index][0] * heads.least_loss(term.loss, look.outputs, targets, mask, groups)
         return None if known is None else trial.Goal(nothing, least)
@@ -247,8 +264,9 @@ class _Examination:
             found = [Finding(FIRST_LOSS, words, why, fix, "", {"expected": expected, **losses})]
         self.add(f"the loss at the start, {losses['training']:.3g} beside an expected {expected:.3g}", found)
 
-    def look_at_rate(self, bare: Objective, first: trial.Trial, goal: trial.Goal | None) -> None:
+    def look_at_rate(self, bare: Objective, goal: trial.Goal | None) -> None:
         """The learning rate, by the first trial."""
+        first = self.first_trial
         start, nothing, learned = float(first.losses[0]), 0.0, False
         if goal is not None:
             score = in_training(bare, self.state.variables, self.batch, self.key)

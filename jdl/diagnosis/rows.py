@@ -47,7 +47,7 @@ def check_overlap(train: Any, validation: Any) -> list[Finding]:
 def groups(tree: Any) -> np.ndarray:
     """The number of the first row that each row equals, ``int[N]``."""
     first: dict[bytes, int] = {}
-    rows = zip(*jax.tree.leaves(tree), strict=True)
+    rows = zip(*map(np.asarray, jax.tree.leaves(tree)), strict=True)
     return np.array([first.setdefault(b"".join(part.tobytes() for part in row), i) for i, row in enumerate(rows)])
 
 
