@@ -10,11 +10,9 @@ import numpy as np
 import optax
 import pytest
 
-import jdl
 from jdl import schedules
 from jdl.check import InputError
 from tests.golden import reading
-from tests.networks import batch_of, classify, mlp
 
 STEPS = 60
 GOLDEN = reading.load("schedules")
@@ -115,10 +113,10 @@ def test_a_schedule_is_a_value(schedule):
     assert again == schedule and hash(again) == hash(schedule)
     assert pickle.loads(pickle.dumps(schedule)) == schedule
     for step in (3, np.int64(3), np.uint32(3), jnp.int32(3), jnp.full((2, 2), 3)):
-        value = schedule(step)
+        value = jax.eval_shape(schedule, step)
         assert value.dtype == jnp.float32 and not value.weak_type and value.shape == np.shape(step)
-        np.testing.assert_allclose(value, np.full(value.shape, schedule(3)), rtol=1e-6)
-    assert 0 <= float(schedule(2**31 - 1)) <= 0.100001
+    far = jax.jit(schedule)(jnp.array([2**31 - 1, 2**24 + 1]))
+    assert np.all((far >= 0) & (far <= 0.100001))
 
 
 def test_numbers_of_numpy_become_plain_ones():
@@ -132,20 +130,15 @@ def test_a_warm_up_leads_to_a_number_or_any_function():
     np.testing.assert_allclose(table(schedules.warm_up(lambda step: 2, 3), 5), [0.5, 1.0, 1.5, 2.0, 2.0])
 
 
-def test_an_optimizer_trains_at_the_rates_of_its_schedule():
-    model, batch, schedule = mlp(), batch_of(), schedules.cosine_annealing(0.5, 5, final=0.1, warm_up=2)
-    objective = classify(model)
-    injected = optax.inject_hyperparams(optax.sgd)(learning_rate=schedule)
-    state = jdl.init_state(model, injected, batch)
-    step = jax.jit(jdl.make_step(objective, injected))
-    for index in range(6):
-        grads = jax.grad(lambda p: objective(p, {}, batch, None, True)[0])(state.params)
-        rate = float(schedule(index))
-        expected = jax.tree.map(lambda p, g, r=rate: p - r * g, state.params, grads)
-        state, _ = step(state, batch)
-        for a, b in zip(jax.tree.leaves(state.params), jax.tree.leaves(expected), strict=True):
-            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
-    assert step._cache_size() == 1
+@pytest.mark.parametrize("make", [optax.sgd, optax.inject_hyperparams(optax.sgd)])
+def test_an_optimizer_trains_at_the_rates_of_its_schedule(make):
+    schedule = schedules.cosine_annealing(0.5, 5, final=0.1, warm_up=2)
+    optimizer, grads = make(learning_rate=schedule), {"w": jnp.array([1.0, -2.0])}
+    update, state = jax.jit(optimizer.update), optimizer.init(grads)
+    for rate in table(schedule, 7):
+        updates, state = update(grads, state, grads)
+        np.testing.assert_allclose(updates["w"], -rate * np.asarray(grads["w"]), rtol=1e-6)
+    assert update._cache_size() == 1
 
 
 def test_a_vmap_runs_over_values():
