@@ -295,7 +295,11 @@ def test_what_a_mask_leaves_out_is_innocent(tmp_path):
     [
         (lambda objective: jdl.accumulate(objective, 3), "microbatch 2, 1: log"),
         (lambda objective: jdl.clip_per_example(objective, 1.0), "example 4, 1: log"),
-        (lambda objective: jdl.accumulate(jdl.sharpness_aware(objective), 2), "microbatch 1, 1: log"),
+        pytest.param(
+            lambda objective: jdl.accumulate(jdl.sharpness_aware(objective), 2),
+            "microbatch 1, 1: log",
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["accumulate", "clip", "both"],
 )
@@ -305,7 +309,11 @@ def test_in_a_part_of_the_batch(tmp_path, gradient, name):
     assert found.first.name == name
 
 
-@pytest.mark.parametrize(("inner", "compiled"), [(identity, True), (nn.Remat, False)], indirect=["compiled"])
+@pytest.mark.parametrize(
+    ("inner", "compiled"),
+    [(identity, True), pytest.param(nn.Remat, False, marks=pytest.mark.slow)],
+    indirect=["compiled"],
+)
 def test_in_a_copy(tmp_path, inner):
     block = inner(nn.Chain(nn.Dense(3, kernel_init=nn.init.constant(1.0)), act=eightfold_exp))
     found = planted(tmp_path, nn.Chain(nn.Repeat(block, 4), nn.Dense(3)))
@@ -389,7 +397,11 @@ def test_a_loss_that_is_scaled(tmp_path):
     assert "jdl.loss_scaled" in found.first.hint
 
 
-@pytest.mark.parametrize(("wrap", "compiled"), [(jax.jit, True), (jdl.scan_steps, False)], indirect=["compiled"])
+@pytest.mark.parametrize(
+    ("wrap", "compiled"),
+    [pytest.param(jax.jit, True, marks=pytest.mark.slow), (jdl.scan_steps, False)],
+    indirect=["compiled"],
+)
 def test_a_finite_step(tmp_path, wrap):
     model, optimizer = nn.Chain(nn.Embedding(5, 3), nn.Dense(3)), optax.contrib.reduce_on_plateau()  # best_value is inf
     batch = {"inputs": jnp.arange(4), "targets": jnp.zeros(4, jnp.int32)}
