@@ -57,7 +57,7 @@ def stacked(examples: Sequence[Batch], numbers: Sequence[int]) -> Batch:
                 "same names and shapes in all: pad, crop or resize in load="
             )
     try:
-        return checked(jax.tree.map(lambda *leaves: np.stack(leaves), *examples))
+        return jax.tree.map(_writable, checked(jax.tree.map(lambda *leaves: np.stack(leaves), *examples)))
     except InputError as error:
         for number, example in zip(numbers, examples, strict=True):  # which of them it was
             try:
@@ -73,8 +73,8 @@ def checked(value: Any) -> Batch:
     Raises:
         InputError: what a `Dataset` refuses, or an integer that 32 bits do not hold.
     """
-    arrays = Dataset.of(tuple(value) if isinstance(value, list) and len(value) == 2 else value).arrays
-    return dict(arrays) if jax.config.jax_enable_x64 else jax.tree_util.tree_map_with_path(_narrow, dict(arrays))
+    arrays = dict(Dataset.of(tuple(value) if isinstance(value, list) and len(value) == 2 else value).arrays)
+    return arrays if jax.config.read("jax_enable_x64") else jax.tree_util.tree_map_with_path(_narrow, arrays)
 
 
 def evaluated(batch: Batch, padding: np.ndarray) -> Batch:
@@ -125,6 +125,11 @@ def _image(path: str, image: Any) -> np.ndarray:
 
 def _shapes(example: Batch) -> Any:
     return jax.tree.map(lambda leaf: leaf.shape, example)
+
+
+def _writable(leaf: np.ndarray) -> np.ndarray:
+    leaf.flags.writeable = True  # a Dataset's arrays are not, as they may be a user's; these are new
+    return leaf
 
 
 def _narrow(path: Any, leaf: np.ndarray) -> np.ndarray:

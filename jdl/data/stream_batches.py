@@ -41,13 +41,11 @@ class Batches(Stream):
             message gives the number of the batch.
     """
 
-    def __init__(
-        self, iterable: Iterable[Any] | Callable[[], Iterable[Any]], examples: int | None = None, name: str = ""
-    ):
+    def __init__(self, iterable: Iterable[Any] | Callable[..., Any], examples: int | None = None, name: str = ""):
         if isinstance(iterable, Iterator):
             raise InputError(
-                f"data got {type(iterable).__name__}, an iterator that is used up after one pass; wanted an object that "
-                "can be iterated again, or the function that makes the iterator: Batches(make) for Batches(make())"
+                f"data got {type(iterable).__name__}, an iterator that is used up after one pass; wanted an object to "
+                "iterate again and again, or the function that makes the iterator: give make in place of make()"
             )
         if not hasattr(iterable, "__iter__") and not callable(iterable):
             raise InputError(f"iterable got {describe(iterable)}, wanted batches that can be iterated")
@@ -147,7 +145,7 @@ class _Passes:
     def close(self) -> None:
         """Stop what the iterator runs."""
         getattr(self.iterator, "close", lambda: None)()
-        del self.iterator  # PyTorch's stops its workers when it is forgotten
+        self.iterator = None  # PyTorch's stops its workers when it is forgotten
 
     def advance(self) -> bool:
         """Read the next batch of this pass; False where there is none."""
@@ -194,7 +192,8 @@ class _Passes:
             # A copy: the iterable may fill the same memory again.
             batch = jax.tree.map(np.array, checked(value))
         except InputError as error:
-            raise InputError(error.message + _hint(value), f"batch {self.batches} of pass {self.number}") from None
+            hint = _hint(value) if self.batches == self.number == 1 else ""
+            raise InputError(error.message + hint, f"batch {self.batches} of pass {self.number}") from None
         found = layout(batch)
         wanted = self.data._layout = self.data._layout or found
         if found != wanted:
@@ -225,8 +224,8 @@ def _empty(number: int) -> str:
     if number == 1:
         return "the iterable gave no batches, wanted at least one"
     return (
-        f"pass {number} gave no batches, as of an iterable that is used up after one pass; give Batches a function that "
-        "makes a new iterator each time"
+        f"pass {number} gave no batches, so the iterable is used up after one pass; give Batches a function that makes "
+        "a new iterator each time"
     )
 
 

@@ -41,6 +41,7 @@ class Examples(Stream):
             another shape than the others. The message names the example.
     """
 
+    examples: int  # pyright: ignore[reportIncompatibleVariableOverride]
     exact = True
 
     def __init__(

@@ -36,8 +36,14 @@ def in_workers(make: Callable[[int], Any], count: int | None, workers: int, read
         InputError: ``make`` cannot be sent to a process.
         RuntimeError: a worker ended by itself, or was killed.
     """
+    items = _made_by_workers(make, count, workers, ready)
+    unfinished.add(items)
+    return items
+
+
+def _made_by_workers(make: Callable[[int], Any], count: int | None, workers: int, ready: int) -> Generator[Any]:
     try:
-        task = pickle.dumps((make, count, workers, ready, bool(jax.config.jax_enable_x64)), protocol=5)
+        task = pickle.dumps((make, count, workers, ready, jax.config.read("jax_enable_x64")), protocol=5)
     except Exception as error:  # objects raise what they like when they are pickled
         fix = "define functions at the top of a module, open files when an example is read, or use workers=0"
         raise InputError(f"the source or load cannot be sent to a worker process: {error}; {fix}") from error
@@ -45,6 +51,7 @@ def in_workers(make: Callable[[int], Any], count: int | None, workers: int, read
         team = [stack.enter_context(_Worker(index)) for index in range(workers)]
         for worker in team:  # once all of them are starting
             worker.send(task)
+        del task  # it may be as large as the source
         for number in itertools.count() if count is None else range(count):
             yield team[number % workers].receive()
 
@@ -97,12 +104,16 @@ class _Worker:
             self.process.join()
 
 
+unfinished: weakref.WeakSet[Generator[Any]] = weakref.WeakSet()
 running: weakref.WeakSet[_Worker] = weakref.WeakSet()
 
 
 @atexit.register
-def _kill_all() -> None:
-    """End the workers of generators that a program left open, which multiprocessing would wait for."""
+def _end_all() -> None:
+    """End what a program left open: multiprocessing would wait for the workers."""
+    for items in list(unfinished):
+        with contextlib.suppress(ValueError):  # a thread waits in it for a worker, which ends now
+            items.close()
     for worker in list(running):
         worker.kill()
 

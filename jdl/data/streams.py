@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from jdl.check import is_array
@@ -30,7 +30,7 @@ def as_stream(data: Any) -> Dataset | Stream:
         return Dataset.of(data)
     if _by_number(data):
         return Examples(data)
-    if isinstance(data, Iterator) or hasattr(data, "__iter__") or callable(data):
+    if hasattr(data, "__iter__") or callable(data):
         return Batches(data)
     return Dataset.of(data)  # says what is wrong with it
 
