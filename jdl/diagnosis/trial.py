@@ -177,23 +177,24 @@ def learn_by_heart(steps: list[Way], bare: Objective, batch: Batch, goal: Goal, 
 
 def sane_ways(objective: Objective, state: TrainState) -> list[Way]:
     """Adam at two rates, one of which suits nearly any network of usual scales."""
-    return [
-        Way(f"adam({rate:g})", _sane_step(objective, rate), start_state(state.variables, optax.adam(rate), state.key))
-        for rate in (1e-2, 1e-3)
-    ]
+    ways = []
+    for rate in (1e-2, 1e-3):
+        step = make_step(gradient(objective), _adam(rate))
+        ways.append(Way(f"adam({rate:g})", step, start_state(state.variables, step.optimizer, state.key)))
+    return ways
 
 
-@functools.lru_cache(maxsize=8)
-def _sane_step(objective: Objective, rate: float) -> Step:
-    return make_step(gradient(objective), optax.adam(rate))
+@functools.cache
+def _adam(rate: float) -> optax.GradientTransformation:
+    """One value a rate, so that programs made of it are found again."""
+    return optax.adam(rate)
 
 
 def not_overfitted(examples: int, name: str, done: int, loss: float, goal: Goal) -> Finding:
     """The finding for a batch that nothing learned."""
-    words = (
-        f"{examples} examples, {done} steps of each of several optimizers: the loss is still {loss:.3g} ({name} did "
-    )
-    words += f"best), where saying the same of every example gives {goal.nothing:.3g}, and {goal.least:.3g} is possible"
+    words = f"{examples} examples, {done} steps of each of several optimizers: the loss is still {loss:.3g} "
+    words += f"({name} did best), where saying the same of every example gives {goal.nothing:.3g}"
+    words += f", and {goal.least:.3g} is possible" if goal.least > 0.01 * goal.nothing else ""
     why = "A network that cannot learn a handful of examples by heart has a fault in its wiring, its data or its loss."
     fix = "see that inputs and targets belong together and reach the loss, that all layers train, and add width"
     return Finding(NOT_OVERFITTED, words, why, fix, "", {"loss": loss, "share": goal.share(loss)})
