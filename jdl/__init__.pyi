@@ -49,11 +49,11 @@ from jdl.optimizers import skipped as skipped
 from jdl.optimizers import with_hyperparams as with_hyperparams
 from jdl.programs import CompilationWarning as CompilationWarning
 from jdl.programs import TooManyCompilations as TooManyCompilations
-from jdl.resuming import Interrupted as Interrupted
-from jdl.resuming import ResumeWarning as ResumeWarning
 from jdl.replaying import Replay as Replay
 from jdl.replaying import replay as replay
 from jdl.replaying import save_step as save_step
+from jdl.resuming import Interrupted as Interrupted
+from jdl.resuming import ResumeWarning as ResumeWarning
 from jdl.runs import Run as Run
 from jdl.runs import evaluate as evaluate
 from jdl.runs import predict as predict

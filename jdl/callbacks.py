@@ -14,10 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jdl.check import InputError, describe
+from jdl.direction import less_is_better
 from jdl.nn.settings import Variables
 from jdl.optimizers import hyperparams, with_hyperparams
 from jdl.runs import Run
-from jdl.show.curves import _LESS_IS_BETTER  # pyright: ignore[reportPrivateUsage]
 from jdl.steps import eval_variables
 
 Mode = Literal["min", "max"]
@@ -35,7 +35,7 @@ class _Watch:
         if not isinstance(min_delta, Real) or not 0 <= min_delta < math.inf:
             raise InputError(f"min_delta got {min_delta!r}, wanted a number of at least 0", owner)
         self.metric, self.patience, self.min_delta = metric, patience, float(min_delta)
-        self.less_is_better = mode == "min" if mode else bool(_LESS_IS_BETTER.search(metric))
+        self.less_is_better = mode == "min" if mode else less_is_better(metric)
         self._was_set = False
         self._reset()
 

@@ -14,7 +14,14 @@ import numpy as np
 
 from jdl.data import Dataset, Stream
 from jdl.feeding import Call, Feed
-from jdl.nonfinite import NonFiniteWarning, count_skipped, find_bad_step, is_finite, write_bad_step
+from jdl.nonfinite import (
+    NonFiniteWarning,
+    count_skipped,
+    find_bad_step,
+    has_loss_scale,
+    is_finite,
+    write_bad_step,
+)
 from jdl.optimizers import skipped
 from jdl.programs import Compilations
 from jdl.progress import Progress
@@ -55,6 +62,7 @@ class Loop:
         self.callbacks, self.bar = callbacks, bar
         self.single, self.several = feed.program(step, False), feed.program(step, True)
         self.call = Compilations(run.compilations, run.compile_seconds, max_compilations)
+        self.reports = set(self.plan.reports)
         self.zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), report)
         self.totals: Any = None
         self.like, self.skipped, self.warned = run.state, 0, False
@@ -111,8 +119,8 @@ class Loop:
             self._tell("end")
 
     def _train(self, signals: Signals) -> None:
-        reports, last = set(self.plan.reports), self.run.history[-1]["step"] if self.run.history else 0
-        if self.done in reports and self.done > last:  # it stopped between the last step and its report
+        last = self.run.history[-1]["step"] if self.run.history else 0
+        if self.done in self.reports and self.done > last:  # it stopped between the last step and its report
             self._report()
         calls = iter(self.feed.calls(self.done, self.position)) if not self.run.stopped else iter(())
         while True:
@@ -121,7 +129,7 @@ class Loop:
             if self.run.stopped is not None or (call := self._next(calls)) is None:
                 break
             self._advance(call)
-            if self.done in reports:
+            if self.done in self.reports:
                 self._report()
             elif self._is_due() and self._look():
                 self._save()
@@ -136,7 +144,10 @@ class Loop:
 
     def _advance(self, call: Call) -> None:
         program = self.several if call.several else self.single
+        compiled = self.call.total
         self.run.state, self.totals = self.call(program, self.run.state, self.totals, *call.arguments)
+        if self.call.total > compiled and call.stop not in self.reports:
+            self._start_clock()  # with the steps of this call, which only now begin to run
         self.done, self.position = call.stop, call.position
         if self.bar.shown:
             self.bar(self.done, functools.partial(_line, self.totals))
@@ -202,8 +213,8 @@ class Loop:
             return True  # without a checkpoint to protect, one look at the loss is enough
         finite, found = is_finite(state, self.totals), skipped(state)
         count, before, self.skipped = count_skipped(state), self.skipped, count_skipped(state)
-        if finite and count == before:
-            return True
+        if finite and (count == before or has_loss_scale(state)):
+            return True  # a loss scale that is too high for a step is lowered, and the step skipped: nothing is wrong
         sound = is_finite(state, {"loss": ()})
         if found is not None and int(found.consecutive) >= found.limit:
             self.run.stop(f"{int(found.consecutive)} steps in a row were not finite")
@@ -259,18 +270,13 @@ class Loop:
 
     def _start_clock(self) -> None:
         self._clock, self._waited, self._from = time.perf_counter(), 0.0, self.done
-        self._compiled = self._compile_seconds()
 
     def _speed(self) -> dict[str, float]:
-        """Steps and examples per second since the last report, without compiling, and the share of time waiting."""
-        spent = time.perf_counter() - self._clock
-        running = max(spent - (self._compile_seconds() - self._compiled), 1e-9)
-        rate = (self.done - self._from) / running
-        examples = rate * self.plan.batch_size
-        return {"steps_per_second": rate, "examples_per_second": examples, "waiting": self._waited / max(spent, 1e-9)}
-
-    def _compile_seconds(self) -> float:
-        return sum(sum(phases.values()) for phases in self.run.compile_seconds.values())
+        """Steps and examples per second and the share of time waiting, since the last report or compilation."""
+        spent = max(time.perf_counter() - self._clock, 1e-9)
+        rate = (self.done - self._from) / spent
+        waiting = min(self._waited / spent, 1.0)
+        return {"steps_per_second": rate, "examples_per_second": rate * self.plan.batch_size, "waiting": waiting}
 
     def _tell(self, event: str) -> None:
         for callback in self.callbacks:

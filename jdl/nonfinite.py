@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 
 from jdl.feeding import Feed
+from jdl.nn.paths import paths
+from jdl.nn.precision import LOSS_SCALE
 from jdl.objectives import Batch
 from jdl.optimizers import skipped
 from jdl.programs import Program, cached_program
@@ -47,6 +49,11 @@ def count_skipped(state: TrainState) -> int:
     """How many steps ``jdl.skip_nonfinite`` has skipped."""
     found = skipped(state)
     return 0 if found is None else int(found.total)
+
+
+def has_loss_scale(state: TrainState) -> bool:
+    """Whether ``jdl.loss_scaled`` is at work, which finds its scale by running into steps that are not finite."""
+    return any(path.rpartition("/")[2] == LOSS_SCALE for path in paths(state.state))
 
 
 def find_bad_step(feed: Feed, step: Step, state: TrainState, totals: Any, stop: int, position: Any) -> BadStep | None:

@@ -90,6 +90,7 @@ class Compilations:
 
     def __init__(self, counts: dict[str, int], seconds: dict[str, dict[str, float]], limit: int | None = None):
         self.counts, self.seconds, self.limit = counts, seconds, limit
+        self.total = 0
         self._program = ""
         _listen()
 
@@ -109,6 +110,7 @@ class Compilations:
     def started(self, program: Program) -> None:
         """A trace of this program has begun."""
         self._program = program.name
+        self.total += 1
         self.counts[program.name] = self.counts.get(program.name, 0) + 1
         if self.limit is not None and sum(self.counts.values()) > self.limit:
             counted = ", ".join(f"{name} {count}" for name, count in self.counts.items())

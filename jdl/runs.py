@@ -49,8 +49,8 @@ class Run:
         settings: what the run was given, in words, to compare it with others.
         compilations: how often each program was compiled in this run.
         compile_seconds: for each of them how long the phases ``trace``, ``lower`` and ``compile`` took.
-        speed: since the report before: ``steps_per_second`` and ``examples_per_second``, without compiling, and
-            ``waiting``, the share of time that the loop waited for data.
+        speed: since the report before, or since something was compiled: ``steps_per_second``,
+            ``examples_per_second``, and ``waiting``, the share of time that the loop waited for data.
         findings: what the light diagnosis at the start found (see :func:`jdl.diagnose`).
         chosen: variables to evaluate with instead of the last ones, set by early stopping.
         resumed: the step of the checkpoint from which this run went on, or None.

@@ -22,7 +22,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # From the ground up: a part imports from the lines above its own, never from its own line or from below.
 FLOORS = (
     ("check", "extras"),
-    ("nn", "losses", "data", "programs", "progress", "saving", "schedules"),
+    ("nn", "losses", "data", "programs", "progress", "saving", "schedules", "direction"),
     ("metrics", "zoo", "show", "trees"),
     ("objectives", "optimizers", "checkpoints", "weights"),
     ("gradients",),

@@ -12,7 +12,7 @@ from jdl.check import InputError
 from jdl.checkpoints import files, reading
 from jdl.checkpoints.reading import Saved, place_of, steps_in
 from jdl.checkpoints.store import Store
-from jdl.show.curves import _LESS_IS_BETTER  # pyright: ignore[reportPrivateUsage]
+from jdl.direction import less_is_better
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,7 +122,7 @@ class Checkpoints:
         """How good a report is by ``best``, more being better; ``None`` where it does not tell."""
         if self.best is None or self.best not in metrics or math.isnan(metrics[self.best]):
             return None
-        less = self.mode == "min" if self.mode else bool(_LESS_IS_BETTER.search(self.best))
+        less = self.mode == "min" if self.mode else less_is_better(self.best)
         return -metrics[self.best] if less else metrics[self.best]
 
     def best_of(self, scores: Mapping[int, float]) -> int | None:

@@ -39,6 +39,7 @@ class Recorder(Protocol):
 @dataclasses.dataclass
 class Scope:
     """What the layers of one traversal share. ``specs`` is there while collecting, ``recorder`` while looked at.
+    Within ``nn.Precision`` parameters are read in the dtype ``compute``.
 
     State is updated and keys are drawn in one jax trace each; None stands for nowhere.
     """
@@ -47,6 +48,7 @@ class Scope:
     key: Array | None
     specs: Variables | None = None
     recorder: Recorder | None = None
+    compute: Any = None
     updates: dict[Path, Tree] = dataclasses.field(default_factory=dict)
     draws: Counter[Path] = dataclasses.field(default_factory=Counter)
     state_trace: Any = dataclasses.field(default_factory=get_opaque_trace_state)
@@ -191,8 +193,9 @@ class Net:
 
     # a layer that stands in this one's place, at the same path
 
-    def _inner(self, layer: Settings) -> Net:
-        return Net(layer, self._path, self._scope, self._params, self._state)
+    def _inner(self, layer: Settings, **changes: Any) -> Net:
+        scope = dataclasses.replace(self._scope, **changes) if changes else self._scope
+        return Net(layer, self._path, scope, self._params, self._state)
 
     def _collect_inner(self, layer: Settings, inputs: Any, options: Any) -> tuple[Variables, Any]:
         """The specifications of ``layer``, from the root and apart from those of this pass, and its output."""
@@ -215,7 +218,7 @@ class Net:
         may_draw, may_update, draws = here == scope.key_trace, here == scope.state_trace, scope.draws.copy()
 
         def run(params: Tree, state: Tree, key: Array | None, *inputs: Any) -> tuple[Any, dict[Path, Tree]]:
-            inside = Scope(scope.train, key, recorder=scope.recorder, draws=draws.copy())
+            inside = Scope(scope.train, key, recorder=scope.recorder, compute=scope.compute, draws=draws.copy())
             if not may_draw:
                 inside.key_trace = None
             if not may_update:
@@ -277,11 +280,16 @@ class Net:
         return jnp.asarray(value) if isinstance(value, np.ndarray) else value
 
     def _read(self, name: str) -> Array:
-        spec = self._declared[name]
+        spec, compute = self._declared[name], self._scope.compute
         if self._collecting:
-            return jnp.zeros(spec.shape, spec.dtype)
-        updated = self._scope.updates.get(self._path, {})
-        return updated[name] if name in updated else self._find(name)
+            value = jnp.zeros(spec.shape, spec.dtype)
+        else:
+            updated = self._scope.updates.get(self._path, {})
+            value = updated[name] if name in updated else self._find(name)
+        kept = (
+            compute is None or name in self._kept or self._layer._casts or not jnp.issubdtype(value.dtype, jnp.floating)
+        )
+        return value if kept else value.astype(compute)
 
     def _error(self, message: str) -> InputError:
         return InputError(message, _where(self._path, self._layer))

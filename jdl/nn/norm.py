@@ -19,6 +19,8 @@ from jdl.nn.settings import Param
 class _Norm(Layer):
     """A norm declares ``scale [C]`` (one) and ``bias [C]`` (zero), each where its setting of that name is true."""
 
+    _casts = True
+
     def params(self, x: jax.Array) -> dict[str, Param]:
         shape = (inputs.channels(x),)
         declared = {"scale": Param(shape, init.ones()), "bias": Param(shape, init.zeros())}

@@ -12,7 +12,7 @@ from jdl.check import InputError
 from jdl.nn import init
 from jdl.nn.containers import _Around
 from jdl.nn.net import Net
-from jdl.nn.settings import Param, Tree
+from jdl.nn.settings import Param
 
 DTYPES = ("bfloat16", "float16", "float32")
 LOSS_SCALE, GOOD_STEPS = "loss_scale", "loss_scale_good_steps"  # what loss_scaled looks for in the state
@@ -52,25 +52,10 @@ class Precision(_Around):
         }
 
     def traverse(self, net: Net, *inputs: Any, **options: Any) -> Any:
-        inner = net._inner(self.layer)
-        if net._collecting:  # in float32, the dtype in which the arrays to come are declared
+        if net._collecting:
             net._declare(inputs, options)
-            inside = "float32"
-        else:
-            inside = self.compute
-            inner._params = _cast(_together(net._params, net._state), inside)
-        inputs, options = _cast((inputs, options), inside)
-        return _cast(inner(*inputs, **options), self.output)
-
-
-def _together(params: Tree, state: Tree) -> Tree:
-    """Both trees in one, as frozen parameters stand in state. What a layer declares as state it reads from there."""
-    nested = {
-        name: _together(params[name], state[name])
-        for name in params.keys() & state.keys()
-        if isinstance(params[name], dict) and isinstance(state[name], dict)
-    }
-    return state | params | nested
+        inputs, options = _cast((inputs, options), self.compute)
+        return _cast(net._inner(self.layer, compute=self.compute)(*inputs, **options), self.output)
 
 
 def _cast(tree: Any, dtype: str) -> Any:

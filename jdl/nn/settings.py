@@ -61,6 +61,8 @@ class Settings:
     the inputs of ``forward`` and return ``{name: Param}``. Equal settings are equal, hashable values.
     """
 
+    _casts = False  # whether the layer itself casts its parameters, as norms do, which compute in float32
+
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         fields = inspect.get_annotations(cls)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 
 from jdl import check
 from jdl.check import InputError
+from jdl.direction import less_is_better
 from jdl.show import figures
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ History = Sequence[Mapping[str, Any]]
 
 _PROGRESS = ("step", "epoch", "seconds")
 _VALIDATION = "validation_"
-_LESS_IS_BETTER = re.compile("loss|error|entropy|perplexity|mse|mae|rmse|divergence|distance")
 _DECADE = 10.0  # from this ratio of a loss's largest to its least value its axis is logarithmic
 
 
@@ -103,7 +102,7 @@ def _points(history: History, name: str, clock: str) -> tuple[np.ndarray, np.nda
 
 
 def _spans_decades(quantity: str, histories: Iterable[History]) -> bool:
-    if not _LESS_IS_BETTER.search(quantity):
+    if not less_is_better(quantity):
         return False
     names = (quantity, _VALIDATION + quantity)
     values = np.concatenate([_points(history, name, "step")[1] for history in histories for name in names])
@@ -125,7 +124,7 @@ def _curves(axes: Axes, history: History, quantity: str, clock: str, label: str,
     if len(held_x):
         axes.plot(held_x, held_y, color=colours[1], linewidth=1.6, marker=marker, label=label or "validation")
         if np.isfinite(held_y).any():
-            best = int(np.nanargmin(held_y) if _LESS_IS_BETTER.search(quantity) else np.nanargmax(held_y))
+            best = int(np.nanargmin(held_y) if less_is_better(quantity) else np.nanargmax(held_y))
             name = None if several else f"best {held_y[best]:.4g} at {clock} {held_x[best]:g}"
             axes.plot(
                 held_x[best], held_y[best], "o", color=colours[1], markersize=5, markeredgecolor="white", label=name

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from jdl.direction import less_is_better
 from jdl.show import page
 from jdl.show import page_series as series
 from jdl.show.page import escape, quantity
@@ -122,7 +123,7 @@ def _quantity_column(runs: Sequence[Kept], name: str, part: str) -> Column:
     rows = [series.extremes(run.rows, name)[part == "best"] for run in runs]
     values = [None if row is None else row[name] for row in rows]
     known = [value for value in values if value is not None]
-    best = (min if series.less_is_better(name) else max)(known) if len(known) > 1 else None
+    best = (min if less_is_better(name) else max)(known) if len(known) > 1 else None
     cells = []
     for row, value in zip(rows, values, strict=True):
         where = f"<br><small>{series.where(row)}</small>" if row is not None and part == "best" else ""

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from jdl.show.curves import _LESS_IS_BETTER as LESS_IS_BETTER  # pyright: ignore[reportPrivateUsage]
+from jdl.direction import less_is_better
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -47,11 +47,6 @@ def is_number(value: Any) -> bool:
     return (isinstance(value, Real) and not isinstance(value, bool)) or (
         hasattr(value, "dtype") and np.ndim(value) == 0
     )
-
-
-def less_is_better(name: str) -> bool:
-    """Whether the best value of this quantity is its least, as of losses and errors."""
-    return LESS_IS_BETTER.search(name) is not None
 
 
 def is_learned(name: str) -> bool:

@@ -198,6 +198,24 @@ def test_norms_and_softmax_round_only_their_result(layer, want):
     np.testing.assert_allclose(model(model.init(KEY, x), x), want(seen), rtol=2.0**-8)
 
 
+def test_norms_read_their_parameters_in_float32():
+    """1.001 is 1 in bfloat16."""
+    x = normal(4, 512)
+    for layer in (nn.LayerNorm(), nn.RMSNorm()):
+        model = nn.Precision(layer)
+        ones = model.init(KEY, x)
+        scaled = nn.Variables({"scale": jnp.full(512, 1.001)} | {"bias": jnp.zeros(512)}, {})
+        assert np.mean(model(scaled, x) != model(ones, x)) > 0.05
+
+
+def test_a_part_in_float32_has_its_masters():
+    x = normal(8, 6)
+    model = nn.Precision(nn.Precision(Linear(3), "float32"))
+    variables = model.init(KEY, x)
+    seen = x.astype(jnp.bfloat16).astype(jnp.float32)
+    assert_close(model(variables, x), Linear(3)(variables, seen), 1e-6)
+
+
 # ── composition ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
