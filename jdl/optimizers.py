@@ -44,7 +44,7 @@ def skip_nonfinite(optimizer: optax.GradientTransformation, limit: int = 10) -> 
     What is looked at: the loss, where it comes as ``value``; the gradient; the update; and every number of the
     optimizer's state that was finite before, as the second moment of a gradient of 1e20 is not. Put it around the
     whole chain. :func:`skipped` finds the counts. Unlike ``optax.apply_if_finite`` it never applies such an update:
-    after ``limit`` of them in a row it is for ``fit`` to end the run.
+    after ``limit`` of them in a row ``fit`` ends the run.
 
     In :class:`jdl.make_step` a skipped step counts for nothing in the metrics, and an array of the model's state keeps
     its old value where the new one is not finite.
@@ -96,8 +96,8 @@ def record_norms(optimizer: optax.GradientTransformation, every: int = 1) -> opt
     """An optimizer that records how large what goes in and comes out is, at each step; :func:`norms` reads it.
 
     The global L2 norms of the gradient as it comes in (so put it around the whole chain, outside of clipping), of the
-    update, and of the parameters before it. ``every`` steps, from the first on; norms take three more passes over the
-    parameters, which tells where a step does little else.
+    update, and of the parameters before it. They take three passes over the parameters, which tells where a step does
+    little else (784-128-10, batch 32, CPU: +50%); with ``every=10``, at the first step and each tenth after, +15%.
 
     Raises:
         InputError: ``every`` is no integer of at least 1; or, in a step, there are no parameters.
@@ -238,7 +238,7 @@ def with_hyperparams(state: S, **values: Any) -> S:
             raise InputError(f"{name} follows a schedule, which would overrule {value!r}; give the optimizer a number")
         leaves[place] = _like(leaves[place], value, name)
     opt_state = jax.tree.unflatten(structure, leaves)
-    return dataclasses.replace(state, opt_state=opt_state) if dataclasses.is_dataclass(state) else opt_state  # pyright: ignore
+    return opt_state if _opt_state(state) is state else dataclasses.replace(state, opt_state=opt_state)  # pyright: ignore
 
 
 def find(state: Any, *kinds: type) -> list[Any]:
@@ -249,7 +249,7 @@ def find(state: Any, *kinds: type) -> list[Any]:
 
 def _opt_state(state: Any) -> Any:
     """That of a TrainState; anything else is one."""
-    return getattr(state, "opt_state") if dataclasses.is_dataclass(state) else state  # noqa: B009
+    return getattr(state, "opt_state", state) if dataclasses.is_dataclass(state) else state
 
 
 def _wrapped(name: str, optimizer: Any) -> optax.GradientTransformationExtraArgs:
@@ -294,7 +294,7 @@ def _any_not_finite(value: Any, grads: Any, updates: Any, inner: Any, old: Any) 
                 flag = ~jnp.isfinite(leaf) if number < len(pairs) else _spoilt(leaf, before)
                 key = (place, jnp.shape(leaf)) if alike else (number, place, "alone")
                 flags[key] = flags[key] | flag if key in flags else flag
-    return functools.reduce(jnp.logical_or, map(jnp.any, flags.values()))
+    return functools.reduce(jnp.logical_or, map(jnp.any, flags.values()), jnp.zeros((), bool))
 
 
 def _spoilt(new: Array, old: Array) -> Array:

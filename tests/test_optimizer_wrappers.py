@@ -226,6 +226,12 @@ def test_devices_skip_together():
     assert_close(jdl.norms(state), jdl.norms(expected), 1e-5)
 
 
+def test_a_group_without_parameters_has_nothing_to_skip():
+    optimizer = jdl.skip_nonfinite(optax.adam(0.1))
+    _, state = optimizer.update({}, optimizer.init({}), {})
+    assert int(state.total) == 0
+
+
 # Norms
 
 
