@@ -39,7 +39,7 @@ class Pitfalls(Settings):
     """Settings of the experiment."""
 
     only: str = ""
-    """Look only at the networks whose names start so."""
+    """Look only at the networks whose names start so, and at no gates."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,7 +151,7 @@ def main(settings: Pitfalls, record: Record) -> None:
             for column in COLUMNS:
                 if column in diagnosis.numbers:
                     record.metric(f"{setup.name}/{column}", diagnosis.numbers[column])
-    for name, diagnosis in gates():
+    for name, diagnosis in gates() if not settings.only else ():
         say(name, diagnosis, record)
         print(f"{diagnosis}\n")
 
