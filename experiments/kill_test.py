@@ -38,6 +38,7 @@ from jdl.progress import Progress
 
 STEPS, EVERY = 360, 24  # steps of a run, and between two checkpoints
 KILLS_PER_RUN = 5
+ROOT = Path(__file__).parents[1]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,8 +97,9 @@ def child(folder: str, steps_per_call: str) -> None:
 
 def start(folder: Path, steps_per_call: int) -> subprocess.Popen[bytes]:
     """The child as a process of its own."""
-    code = f"from experiments.kill_test import child; child({str(folder)!r}, '{steps_per_call}')"
-    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    code = f"from experiments.kill_test import child; child({str(folder.resolve())!r}, '{steps_per_call}')"
+    options: dict[str, Any] = {"cwd": ROOT, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    return subprocess.Popen([sys.executable, "-c", code], **options)
 
 
 def finish(process: subprocess.Popen[bytes]) -> None:

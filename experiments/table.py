@@ -85,6 +85,22 @@ ROWS = (
         at_most=1.05,
         beside=("784-128-10, control: the loop again/ratio", "784-128-10, jdl.fit/ms per step"),
     ),
+    Row(
+        "benchmark",
+        "784-1024-10 at batch 128, made-up inputs",
+        "watching, watched and saved/ratio",
+        at_most=1.05,
+        beside=("watching, control: jdl.fit again/ratio", "watching, watched and saved/ms per step"),
+    ),
+    Row(
+        "benchmark",
+        "batches of 128 × 784 bytes",
+        "loading, gathered on the device/ratio",
+        at_most=1,
+        beside=("loading, control: NumPy indexing again/ratio", "loading, NumPy indexing/ms per step"),
+    ),
+    Row("kill_test", DIGITS, "all/kills", at_least=100, beside=("all/inside a save", "all/runs finished")),
+    Row("kill_test", DIGITS, "all/runs that differ", at_most=0),
     Row("perceptron", GATES, "AND/learned", at_least=1, beside=("OR/learned", "XOR/learned")),
 )
 EXPERIMENTS = tuple(dict.fromkeys(row.experiment for row in ROWS))

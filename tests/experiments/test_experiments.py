@@ -110,7 +110,7 @@ def test_format_metric(mean: float | None, deviation: float | None, text: str):
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=pytest.mark.slow if name in ("mnist", "benchmark") else ())
+        pytest.param(name, marks=pytest.mark.slow if name in ("mnist", "benchmark", "kill_test") else ())
         for name in EXPERIMENTS
         if name != "digits"
     ],
@@ -146,6 +146,7 @@ def check_smoke(name: str, folder: Path) -> None:
     if name in LEARNS:
         metric, least = LEARNS[name]
         assert result["metrics"][metric] > least
+    assert result["metrics"].get("all/runs that differ", 0) == 0
     for picture in folder.glob("*.png"):
         assert picture.read_bytes().startswith(b"\x89PNG")
 
