@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import collections
 import threading
 import weakref
@@ -35,8 +36,10 @@ class Prefetched(Iterator[Any]):
         thread = threading.Thread(
             target=_fill, args=(self._shelf, iter(iterator), transform), name="jdl-prefetch", daemon=True
         )
-        self._close = weakref.finalize(self, _stop, self._shelf, thread)  # runs at exit too
+        self._close = weakref.finalize(self, _stop, self._shelf, thread)
+        self._close.atexit = False
         thread.start()
+        unfinished.add(self)
 
     def __next__(self) -> Any:
         return self._shelf.take()
@@ -50,6 +53,16 @@ class Prefetched(Iterator[Any]):
     def close(self) -> None:
         """Stop the thread and close the iterator; an item in the making is finished first."""
         self._close()
+
+
+unfinished: weakref.WeakSet[Prefetched] = weakref.WeakSet()
+
+
+@atexit.register  # before that of `stream_workers`, so it runs after: then no thread waits for a worker any more
+def _close_all() -> None:
+    """Close what a program left open: no thread should run on while Python falls apart."""
+    for items in list(unfinished):
+        items.close()
 
 
 class _Shelf:

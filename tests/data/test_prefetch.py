@@ -163,27 +163,48 @@ def test_dropping_it_stops_the_thread():
     assert source.closed_in is not None
 
 
-def test_taken_items_are_not_kept():
-    class Item:
-        alive = 0
+def test_a_taken_item_is_not_kept_while_the_next_is_made():
+    alive, begun, more = set(), threading.Event(), threading.Event()
 
-        def __init__(self, _):
-            Item.alive += 1
+    class Item:
+        def __init__(self, number):
+            self.number = number
+            if number == 1:
+                begun.set()
+                more.wait(10)
+            alive.add(number)
 
         def __del__(self):
-            Item.alive -= 1
+            alive.discard(self.number)
 
-    with prefetch(range(10), 1, Item) as items:
+    with prefetch(map(Item, range(5)), 1) as items:
+        next(items)
+        assert begun.wait(10)
+        gc.collect()
+        assert alive == set()
+        more.set()
         for item in items:
             del item
     gc.collect()
-    assert Item.alive == 0
+    assert alive == set()
+
+
+PROGRAM = """
+from jdl.data import prefetch
+def numbers():
+    try:
+        while True:
+            yield 0
+    finally:
+        print("closed")
+items = prefetch(numbers())
+print(next(items))
+"""
 
 
 def test_a_program_that_closes_nothing_still_ends():
-    code = "import itertools; from jdl.data import prefetch; items = prefetch(itertools.count()); print(next(items))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "0\n", "")
+    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "0\nclosed\n", "")
 
 
 @pytest.mark.parametrize("size", [0, -1, 1.5, "2"])

@@ -65,6 +65,13 @@ def takes_long(example):
     time.sleep(60)
 
 
+def takes_long_soon(example, already=[]):  # noqa: B006
+    already.append(example)
+    if len(already) > BATCH:
+        time.sleep(600)
+    return example
+
+
 def arrays():
     numbers = np.arange(N, dtype=np.int32)
     return {"inputs": np.repeat(2 * numbers, 6).reshape(N, 2, 3).astype(np.float32), "targets": numbers}
@@ -188,10 +195,10 @@ def test_workers_outlive_signals_to_the_group():
 PROGRAM = """
 import multiprocessing, time
 from jdl.data import Examples, prefetch
-from tests.data.test_stream_workers import Numbers
+from tests.data.test_stream_workers import Numbers, decode, takes_long_soon
 def main():
     global ready  # nobody closes it
-    batches = Examples(Numbers(), workers=2).batches(8, 0)
+    batches = Examples(Numbers(), {load}, workers=2).batches(8, 0)
     ready = prefetch(batches) if {threaded} else batches
     next(ready)
     print(*[child.pid for child in multiprocessing.active_children()], flush=True)
@@ -201,9 +208,9 @@ def main():
 """
 
 
-def program(tmp_path, then, guard='if __name__ == "__main__":', threaded=False):
+def program(tmp_path, then, guard='if __name__ == "__main__":', threaded=False, load="decode"):
     path = tmp_path / "program.py"
-    path.write_text(textwrap.dedent(PROGRAM).format(then=then, guard=guard, threaded=threaded))
+    path.write_text(textwrap.dedent(PROGRAM).format(then=then, guard=guard, threaded=threaded, load=load))
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     return subprocess.Popen([sys.executable, path], text=True, env=environment, **pipes)
@@ -236,9 +243,9 @@ def test_a_killed_program_leaves_no_workers(tmp_path, threaded):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("threaded", [False, True])
-@pytest.mark.parametrize("then", ["pass", "raise SystemExit(0)"])
-def test_a_program_that_closes_nothing_ends_in_silence(tmp_path, then, threaded):
-    with program(tmp_path, then, threaded=threaded) as running:
+@pytest.mark.parametrize("load", ["decode", "takes_long_soon"])
+def test_a_program_that_closes_nothing_ends_in_silence(tmp_path, load, threaded):
+    with program(tmp_path, "raise SystemExit(0)", load=load, threaded=threaded) as running:
         out, error = running.communicate(timeout=120)
     assert (running.returncode, error) == (0, "")
     assert_gone(map(int, out.split()))
