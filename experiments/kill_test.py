@@ -8,8 +8,9 @@ half while a save is under way, and count as inside it only if they left the hal
 
 Command   python -m experiments.kill_test
 Machine   2 CPU cores, jax 0.10.2
-Time      TODO
-Result    TODO
+Time      18 minutes, with much other work on the machine
+Result    108 kills, 56 of them inside a save, with one step a call and with eight: each of the 31 runs came to the same
+          bits as the undisturbed one.
 """
 
 from __future__ import annotations
