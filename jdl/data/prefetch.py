@@ -33,12 +33,10 @@ class Prefetched(Iterator[Any]):
         if not isinstance(size, int) or size < 1:
             raise InputError(f"size got {size!r}, wanted a whole number of at least 1")
         self._shelf = _Shelf(size)  # the thread knows the shelf and not this object, which can so be dropped
-        thread = threading.Thread(
-            target=_fill, args=(self._shelf, iter(iterator), transform), name="jdl-prefetch", daemon=True
-        )
-        self._close = weakref.finalize(self, _stop, self._shelf, thread)
-        self._close.atexit = False
-        thread.start()
+        work = (self._shelf, iter(iterator), transform)
+        self._thread = threading.Thread(target=_fill, args=work, name="jdl-prefetch", daemon=True)
+        weakref.finalize(self, _stop, self._shelf, self._thread).atexit = False
+        self._thread.start()
         unfinished.add(self)
 
     def __next__(self) -> Any:
@@ -52,7 +50,7 @@ class Prefetched(Iterator[Any]):
 
     def close(self) -> None:
         """Stop the thread and close the iterator; an item in the making is finished first."""
-        self._close()
+        _stop(self._shelf, self._thread)
 
 
 unfinished: weakref.WeakSet[Prefetched] = weakref.WeakSet()
