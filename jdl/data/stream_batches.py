@@ -26,6 +26,9 @@ class Batches(Stream):
     A run goes on from any step where the iterators have ``get_state()`` and ``set_state(state)``, as Grain's do; a
     state is made of numbers, text, bytes, arrays, lists and dicts. Otherwise a resumed run begins a new pass.
 
+    Worker processes of such a source start anew with each pass; a Grain pipeline for training may repeat its data
+    before it is batched, and be given ``examples``.
+
     Args:
         iterable: gives an iterator over batches each time that it is iterated, or called if it is a function. A batch
             is a dict of arrays, ``(inputs, targets)`` as a tuple or list, or inputs alone; arrays have the batch on
