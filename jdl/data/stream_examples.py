@@ -16,7 +16,6 @@ from jdl.check import InputError
 from jdl.data.order import batch_indices, indices_between
 from jdl.data.stream_arrays import Batch, as_example, padded, stacked
 from jdl.data.stream_base import Stream, whole
-from jdl.data.stream_workers import in_workers
 
 
 class Examples(Stream):
@@ -91,6 +90,8 @@ class Examples(Stream):
     def _read(self, rows: Callable[[int], np.ndarray], count: int | None) -> Generator[Batch]:
         read = _Steps(rows, self._reader)
         if self.workers:
+            from jdl.data.stream_workers import in_workers  # multiprocessing loads when it is used
+
             return in_workers(read, count, self.workers, self.prefetch)
         return (read(step) for step in (itertools.count() if count is None else range(count)))
 
