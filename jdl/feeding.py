@@ -38,7 +38,10 @@ class Plan:
             if value is not None and (not isinstance(value, (int, np.integer)) or value < 1):
                 raise InputError(f"{name} got {value!r}, wanted an integer of at least 1")
         if examples is None and steps is None:
-            raise InputError(f"fit got epochs={epochs} and data that does not say how many examples it has; give steps")
+            raise InputError(
+                f"fit got epochs={epochs} and data that does not say how many examples it has; "
+                "give steps, or jdl.data.Batches(data, examples=N)"
+            )
         self.examples, self.batch_size, self.steps_per_call = examples, batch_size, per_call
         if steps is None:
             assert examples is not None and epochs is not None
