@@ -99,6 +99,16 @@ ROWS = (
         at_most=1,
         beside=("loading, control: NumPy indexing again/ratio", "loading, NumPy indexing/ms per step"),
     ),
+    Row(
+        "pitfalls",
+        "the first batches of 10 seeds",
+        "digits, cnn/pitfalls",
+        at_most=0,
+        beside=tuple(
+            f"{network}/pitfalls"
+            for network in ("mnist, SimpleNet", "breast_cancer, 10-64-1", "diabetes, 10-64-1 by mse")
+        ),
+    ),
     Row("kill_test", DIGITS, "all/kills", at_least=100, beside=("all/inside a save", "all/runs finished")),
     Row("kill_test", DIGITS, "all/runs that differ", at_most=0),
     Row("perceptron", GATES, "AND/learned", at_least=1, beside=("OR/learned", "XOR/learned")),

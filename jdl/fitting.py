@@ -112,15 +112,15 @@ def fit(
         store = None if checkpoint is None else stack.enter_context(checkpoint.open())
         run = Run(model, objective, jax.eval_shape(start))
         run.steps, run.batch = feed.plan.steps, jax.eval_shape(feed.first)
+        for name, part in (("data", train), ("validation", held_out)):
+            if isinstance(part, Dataset):
+                check_targets(objective, run.state.variables, part, name)
         program, (_, report) = jax.make_jaxpr(step, return_shape=True)(run.state, run.batch)
         run.settings = _settings(run, feed, train, held_out, seed)
         if store is not None:
             run.settings["program"] = program_checksum(program)
         loop = Loop(run, step, report, feed, held_out, called, bar, store, max_compilations)
         loop.go_on_or(start)
-        for name, part in (("data", train), ("validation", held_out)):
-            if isinstance(part, Dataset):
-                check_targets(objective, run.state.variables, part, name)
         run.findings = light(objective, model, train, held_out)
         for finding in run.findings:
             if finding.name != NO_VALIDATION:  # many a run needs none

@@ -151,7 +151,7 @@ def check_targets(objective: Objective | None, variables: Variables, data: Datas
 def _abstract_outputs(term: Supervised, variables: Variables, data: Dataset, n: int) -> Any:
     batch = data.gather(np.zeros(n, np.int32))
     positional, named = model_inputs(select_from(batch, term.inputs, "inputs"))
-    return jax.eval_shape(lambda: term.model.apply(*variables, *positional, **named)[0])
+    return jax.eval_shape(lambda arrays: term.model.apply(*arrays, *positional, **named)[0], variables)
 
 
 def padded_batches(data: Dataset | Stream, batch_size: int) -> Iterable[Batch]:

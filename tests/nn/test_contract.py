@@ -72,7 +72,12 @@ CASES = {
     "Resize": Case(lambda: nn.Resize(5), IMAGE),
     "Upsample": Case(lambda: nn.Upsample(2), IMAGE),
 }  # fmt: skip
-FUNCTIONS = [name for name in nn.__all__ if callable(getattr(nn, name)) and not isinstance(getattr(nn, name), type)]
+NO_LAYERS = ("probe", "zero_shifts")
+FUNCTIONS = [
+    name
+    for name in nn.__all__
+    if callable(getattr(nn, name)) and not isinstance(getattr(nn, name), type) and name not in NO_LAYERS
+]
 CASES |= {name: Case(lambda name=name: nn.Chain(getattr(nn, name))) for name in FUNCTIONS}
 
 
