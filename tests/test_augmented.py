@@ -111,6 +111,7 @@ def test_terms_are_seen_through():
     assert terms == [inner, inner]
 
 
+@pytest.mark.slow
 def test_it_scales_adds_and_accumulates():
     model, batch = network(), images()
     params, state = model.init(KEY, batch["inputs"])
@@ -130,6 +131,7 @@ def test_it_scales_adds_and_accumulates():
     assert float(aux.loss) == pytest.approx(float(parts[0][1].loss + parts[1][1].loss) / 2, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_per_example_and_many_runs_and_devices():
     model, batch = network(), images()
     params, state = model.init(KEY, batch["inputs"])
@@ -143,6 +145,7 @@ def test_per_example_and_many_runs_and_devices():
         jdl.clip_per_example(mixing, 1.0)(params, state, batch, KEY)
 
 
+@pytest.mark.slow
 def test_under_shard_map():
     model, batch = network(), images()
     params, state = model.init(KEY, batch["inputs"])

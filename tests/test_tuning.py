@@ -147,6 +147,7 @@ def test_variables_given_stay_as_they_are_and_are_where_it_starts():
 # ── the suggestion ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 def test_the_suggestion_trains_digits_well():
     digits = jdl.data.load("digits")
     model = nn.Chain(nn.Flatten(), nn.Dense(64), nn.relu, nn.Dense(10))

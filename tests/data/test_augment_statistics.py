@@ -27,6 +27,8 @@ from jdl.data import (
 from jdl.data.augment.geometry import resized, rotated
 from tests.data.augmenting import KEY, apply, assert_evenly_placed, assert_uniform, draws, image_batch, quickly, ramps
 
+pytestmark = pytest.mark.slow
+
 COLOUR = Colour(0.4, 0.4, 0.4, 0.1, black=0, white=1)
 
 

@@ -218,6 +218,8 @@ PLANTED = {
 
 # Alike enough to others that every change need not wait for them.
 SLOW = {"signs", "tanh", "a sigmoid", "linear", "smoothed", "wide sigmoid", "eight sigmoids", "a step", "sigmoid twice"}
+SLOW |= {"a line for XOR", "chance in evaluation", "a heavy penalty", "statistics that lag", "training in evaluation"}
+SLOW |= {"wide tanh", "softmax twice"}
 SLOW |= {"descent at 1e-6", "descent at 100", "no softmax", "statistics that stay", "evaluation in training"}
 
 

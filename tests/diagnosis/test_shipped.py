@@ -9,6 +9,8 @@ from experiments import pitfalls
 from jdl.data import DataUnavailable
 from jdl.diagnosis import findings as name
 
+pytestmark = pytest.mark.slow
+
 
 def names_of(only: str, seeds: range) -> dict[tuple[str, int], tuple[str, ...]]:
     try:

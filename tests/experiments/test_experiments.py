@@ -110,7 +110,9 @@ def test_format_metric(mean: float | None, deviation: float | None, text: str):
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=pytest.mark.slow if name in ("mnist", "benchmark", "kill_test") else ())
+        pytest.param(
+            name, marks=pytest.mark.slow if name in ("mnist", "benchmark", "kill_test", "pitfalls", "xor") else ()
+        )
         for name in EXPERIMENTS
         if name != "digits"
     ],

@@ -399,7 +399,7 @@ def test_a_loss_that_is_scaled(tmp_path):
 
 @pytest.mark.parametrize(
     ("wrap", "compiled"),
-    [pytest.param(jax.jit, True, marks=pytest.mark.slow), (jdl.scan_steps, False)],
+    [pytest.param(jax.jit, True, marks=pytest.mark.slow), pytest.param(jdl.scan_steps, False, marks=pytest.mark.slow)],
     indirect=["compiled"],
 )
 def test_a_finite_step(tmp_path, wrap):

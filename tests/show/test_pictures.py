@@ -239,6 +239,7 @@ def test_bad_input_is_said(drawn, message):
 # Activations
 
 
+@pytest.mark.slow
 def test_every_activation_is_drawn_with_its_derivative():
     panels = show.plot_activations().axes
     assert [axes.get_title(loc="left").split(",")[0].split("(")[0] for axes in panels] == list(ACTIVATIONS)
