@@ -238,6 +238,30 @@ def test_orbax_and_sha256sum_can_read_a_checkpoint_without_us(tmp_path):
         subprocess.run(["sha256sum", "-c", "manifest.sha256"], cwd=tmp_path / "step_00000004", check=True)
 
 
+# where they stand
+
+
+@pytest.mark.parametrize("name", ["rel", "a/b/c", "a b", "ü", "x?y", "x%20y", "x#y", "[ab]*", "../up", "~/home"])
+def test_any_folder_will_do_and_stays_the_same_where_the_directory_changes(tmp_path, monkeypatch, name: str):
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    there.mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(here)
+    place = (tmp_path / name[2:]) if name.startswith("~") else here / name
+    checkpoints = jdl.Checkpoints(name)
+    with checkpoints.open() as store:
+        assert store.folder == place and store.settings.folder == name
+        monkeypatch.chdir(there)
+        store.save(1, STATE)
+        assert_same(store.restore(STATE).state, STATE)
+    assert files.verify(place / "step_00000001") and not any(there.iterdir())
+    monkeypatch.chdir(here)
+    assert checkpoints.steps() == [1] and checkpoints.best_step() is None
+    assert_same(checkpoints.restore(STATE).state, STATE)
+    assert_same(checkpoints.restore(STATE, step=1).state, STATE)
+
+
 # which ones stay
 
 

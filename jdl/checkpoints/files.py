@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import functools
+import glob
 import hashlib
 import importlib.metadata
 import json
@@ -15,6 +16,7 @@ import logging
 import os
 import platform
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -34,12 +36,17 @@ class Damaged(Exception):
     """A checkpoint whose files are not those that were written; the arguments say what is wrong, file by file."""
 
 
+def local(folder: str | Path) -> Path:
+    """The absolute path of a folder, ``~`` expanded: orbax wants it, and a script may change its directory."""
+    return Path(os.path.expanduser(folder)).absolute()
+
+
 def write(place: Path, arrays: Mapping[str, np.ndarray], extra: str, about: Mapping[str, Any]) -> None:
     """Write a checkpoint to a new folder and force it to the disk; ``about`` is the manifest without its files."""
     place.mkdir()
     if filled := {name: array for name, array in arrays.items() if array.size}:  # orbax refuses empty arrays
-        with _orbax() as checkpointer:
-            checkpointer.save(place / ARRAYS, filled)
+        with _orbax() as checkpointer, _plain(place) as plain:
+            checkpointer.save(plain / ARRAYS, filled)
     (place / EXTRA).write_text(extra, encoding="utf-8")
     files = {name: _describe(path) for name, path in _files(place)}
     manifest = json.dumps({"format": FORMAT, **about, "files": files}, indent=1).encode()
@@ -116,8 +123,8 @@ def read_arrays(place: Path, manifest: Mapping[str, Any]) -> dict[str, np.ndarra
     """All arrays of a verified checkpoint by name; of keys their data."""
     found = {}
     if (place / ARRAYS).is_dir():
-        with _orbax() as checkpointer:
-            found = checkpointer.restore(place / ARRAYS)
+        with _orbax() as checkpointer, _plain(place) as plain:
+            found = checkpointer.restore(plain / ARRAYS)
     entries = manifest["arrays"].items()
     return {name: found[name] if name in found else _empty(entry) for name, entry in entries}
 
@@ -190,6 +197,18 @@ def _orbax() -> Iterator[Any]:
             yield checkpointer
     finally:
         logger.removeFilter(_not_orbax)
+
+
+@contextlib.contextmanager
+def _plain(place: Path) -> Iterator[Path]:
+    """The folder by a name that is no pattern: orbax finds its files by a ``glob`` over the whole path."""
+    if glob.escape(str(place)) == str(place):
+        yield place
+        return
+    with tempfile.TemporaryDirectory() as beside:
+        link = Path(beside) / "checkpoint"
+        link.symlink_to(place, target_is_directory=True)
+        yield link
 
 
 def _not_orbax(record: logging.LogRecord) -> bool:

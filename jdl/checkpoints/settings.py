@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -26,7 +27,7 @@ class Checkpoints:
     >>> run = jdl.fit(..., checkpoint=jdl.Checkpoints("runs/a", every=500, best="validation_loss"))
 
     Args:
-        folder: made where it does not exist.
+        folder: on this machine or mounted here, made where it does not exist; ``~`` is expanded.
         every: steps between checkpoints beside those at reports; none by default.
         keep: the newest ``keep`` stay, at least 1.
         best: a number of the report, ``"validation_loss"``; the checkpoint of its best value stays as well.
@@ -54,7 +55,8 @@ class Checkpoints:
             raise InputError(f"best got {self.best!r}, wanted a name such as 'validation_loss'", "Checkpoints")
         if self.mode not in (None, "min", "max") or (self.mode is not None and self.best is None):
             raise InputError(f"mode got {self.mode!r}, wanted 'min' or 'max', beside best=...", "Checkpoints")
-        if Path(self.folder).exists() and not Path(self.folder).is_dir():
+        place = files.local(self.folder)
+        if os.path.exists(place) and not os.path.isdir(place):
             raise InputError(f"folder got {str(self.folder)!r}, which is a file; name a folder", "Checkpoints")
 
     def open(self) -> Store:
@@ -75,11 +77,11 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """The steps of which there are checkpoints, in order."""
-        return steps_in(Path(self.folder))
+        return steps_in(files.local(self.folder))
 
     def best_step(self) -> int | None:
         """The step whose report had the best value of ``best``; ``None`` where no checkpoint has one."""
-        folder = Path(self.folder)
+        folder = files.local(self.folder)
         scores = {}
         for step in self.steps():
             try:
@@ -103,7 +105,7 @@ class Checkpoints:
         Raises:
             InputError: there is no such checkpoint, or it is damaged, or its names, shapes or dtypes differ.
         """
-        folder = Path(self.folder)
+        folder = files.local(self.folder)
         if step is not None:
             if step not in self.steps():
                 raise InputError(f"step got {step}, wanted one of {self.steps()}, the checkpoints in {str(folder)!r}")

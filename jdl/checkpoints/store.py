@@ -38,7 +38,7 @@ class Store:
     def __init__(self, settings: Checkpoints):
         import orbax.checkpoint  # noqa: F401  here, so that the first save need not wait for it
 
-        self.settings, self._folder = settings, Path(settings.folder)
+        self.settings, self._folder = settings, files.local(settings.folder)
         self._folder.mkdir(parents=True, exist_ok=True)
         self._lock = FolderLock(self._folder)
         self._writer: threading.Thread | None = None
@@ -51,6 +51,11 @@ class Store:
             raise
         self._scores = {step: score for step, score in scores.items() if score is not None}
         atexit.register(self.close)  # a store that nobody closes loses its last checkpoint, but not silently
+
+    @property
+    def folder(self) -> Path:
+        """The folder's absolute path, whatever directory the process is in by now."""
+        return self._folder
 
     def restore(self, like: Any) -> Saved | None:
         """The newest good checkpoint with the structure of ``like``; ``None`` where the folder holds none.
