@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -12,6 +12,7 @@ import numpy as np
 
 from jdl.check import InputError
 from jdl.data import Dataset, Stream, epoch_end_step, indices_between, prefetch, steps_in_epochs
+from jdl.data.prefetch import Interruptible, close_if_idle, interrupt_of
 from jdl.gradients import merge_reports
 from jdl.objectives import Batch
 from jdl.programs import Program, cached_program
@@ -147,12 +148,12 @@ class Streamed:
         """The calls from step ``start`` to the end of the plan, from ``position`` where an earlier call gave one."""
         self.close()
         batches = self.stream.batches(self.plan.batch_size, self.seed, start, position)
-        ready = prefetch(self._grouped(batches, start), size=2)
-        for generator in (batches, ready):  # closed in the other order: first what reads, then what is read
-            self._open.callback(getattr(generator, "close", lambda: None))
+        ready = prefetch(Interruptible(self._grouped(batches, start), interrupt_of(batches)), size=2)
+        for iterator in (batches, ready):  # closed in the other order: first what reads, then what is read
+            self._open.callback(close_if_idle, iterator)
         yield from ready
 
-    def _grouped(self, batches: Iterator[tuple[Batch, Any]], start: int) -> Iterator[Call]:
+    def _grouped(self, batches: Iterator[tuple[Batch, Any]], start: int) -> Generator[Call]:
         for size in self.plan.sizes(start):
             parts = [next(batches) for _ in range(size)]
             start += size
@@ -171,7 +172,7 @@ class Streamed:
         return Streamed(self.stream, self.plan, self.seed)
 
     def close(self) -> None:
-        """Stop the threads and processes that read the data."""
+        """Stop the threads and processes that read the data; a thread that hangs in a read is left to itself."""
         self._open.close()
         self._open = contextlib.ExitStack()
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import atexit
-import collections
+import contextlib
+import queue
 import threading
+import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from jdl.check import InputError
+
+PATIENCE = 1.0  # seconds that a read may last after nobody wants it any more
 
 
 def prefetch(iterator: Iterable[Any], size: int = 2, transform: Callable[[Any], Any] | None = None) -> Prefetched:
@@ -18,7 +22,8 @@ def prefetch(iterator: Iterable[Any], size: int = 2, transform: Callable[[Any], 
 
     ``transform`` is applied there too, such as ``jax.device_put``. What either raises is raised here, at the item it
     belongs to. ``close()``, or leaving a ``with`` block, stops the thread and closes the iterator; so does dropping the
-    result.
+    result. A read that hangs is left to the thread after about a second, or ended by the iterator's ``interrupt()``
+    where it has one, which is called from another thread.
 
     Raises:
         InputError: ``size`` is not a whole number of at least 1.
@@ -33,9 +38,12 @@ class Prefetched(Iterator[Any]):
         if not isinstance(size, int) or size < 1:
             raise InputError(f"size got {size!r}, wanted a whole number of at least 1")
         self._shelf = _Shelf(size)  # the thread knows the shelf and not this object, which can so be dropped
-        work = (self._shelf, iter(iterator), transform)
-        self._thread = threading.Thread(target=_fill, args=work, name="jdl-prefetch", daemon=True)
-        weakref.finalize(self, _stop, self._shelf, self._thread).atexit = False
+        items = iter(iterator)
+        self._thread = threading.Thread(
+            target=_fill, args=(self._shelf, items, transform), name="jdl-prefetch", daemon=True
+        )
+        self._interrupt = interrupt_of(items)
+        weakref.finalize(self, _stop, self._shelf, self._thread, self._interrupt).atexit = False
         self._thread.start()
         unfinished.add(self)
 
@@ -49,8 +57,34 @@ class Prefetched(Iterator[Any]):
         self.close()
 
     def close(self) -> None:
-        """Stop the thread and close the iterator; an item in the making is finished first."""
-        _stop(self._shelf, self._thread)
+        """Stop the thread and close the iterator; an item in the making is finished first, unless that takes long."""
+        _stop(self._shelf, self._thread, self._interrupt)
+        unfinished.discard(self)
+
+
+class Interruptible(Iterator[Any]):
+    """The items of a generator, with an ``interrupt()`` for a thread other than the one that waits for the next."""
+
+    def __init__(self, items: Generator[Any], interrupt: Callable[[], None]):
+        self._items, self.interrupt = items, interrupt
+
+    def __next__(self) -> Any:
+        return next(self._items)
+
+    def close(self) -> None:
+        """Close the generator."""
+        self._items.close()
+
+
+def interrupt_of(iterator: Any) -> Callable[[], None]:
+    """What makes a read that is under way in another thread give up; nothing, where the iterator has no such method."""
+    return getattr(iterator, "interrupt", _nothing)
+
+
+def close_if_idle(iterator: Any) -> None:
+    """Close an iterator, unless a thread that hangs in it has it still."""
+    with contextlib.suppress(ValueError):  # "generator already executing"
+        getattr(iterator, "close", _nothing)()
 
 
 unfinished: weakref.WeakSet[Prefetched] = weakref.WeakSet()
@@ -59,55 +93,71 @@ unfinished: weakref.WeakSet[Prefetched] = weakref.WeakSet()
 @atexit.register  # before that of `stream_workers`, so it runs after: then no thread waits for a worker any more
 def _close_all() -> None:
     """Close what a program left open: no thread should run on while Python falls apart."""
-    for items in list(unfinished):
-        items.close()
+    left, deadline = list(unfinished), time.monotonic() + PATIENCE
+    for items in left:
+        items._shelf.close()
+    for items in left:
+        items._thread.join(max(deadline - time.monotonic(), 0))
+
+
+class _End(NamedTuple):
+    error: BaseException | None = None
 
 
 class _Shelf:
-    """Room for ``size`` items between the thread that makes them and the one that takes them."""
+    """Room for ``size`` items between the thread that makes them and the one that takes them.
+
+    The handler of a signal may raise at any point of ``take``, and a finaliser close the shelf at any point of all. So
+    there is no lock to be left behind, only queues that such a thing cannot break; ``room`` holds one True for each
+    item that may yet be made.
+    """
 
     def __init__(self, size: int):
-        self.size = size
-        self.items: collections.deque[Any] = collections.deque()
-        self.error: BaseException | None = None
-        self.finished = self.closed = False
-        self.changed = threading.Condition()
+        self.items: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self.room: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        self.closed = False
+        for _ in range(size):
+            self.room.put(True)
 
     def has_room(self) -> bool:
         """Wait for room; False where nobody wants more."""
-        with self.changed:
-            self.changed.wait_for(lambda: self.closed or len(self.items) < self.size)
-            return not self.closed
+        return self.room.get() and not self.closed
 
     def put(self, item: Any) -> None:
-        with self.changed:
-            if not self.closed:
-                self.items.append(item)
-                self.changed.notify_all()
+        if not self.closed:
+            self.items.put((item,))
 
     def finish(self, error: BaseException | None) -> None:
-        with self.changed:
-            self.error, self.finished = error, True
-            self.changed.notify_all()
+        if self.closed:
+            self._clear()
+        self.items.put(_End(None if self.closed else error))
 
     def take(self) -> Any:
-        with self.changed:
-            self.changed.wait_for(lambda: self.closed or self.items or self.finished)
-            if self.items:
-                self.changed.notify_all()
-                return self.items.popleft()
-            error, self.error = self.error, None
+        if self.closed:
+            raise StopIteration
+        try:
+            got = self.items.get()
+        finally:
+            self.room.put(True)  # after an interrupted wait there is room for one more, rather than for none
+        if not isinstance(got, _End):
+            return got[0]
+        self.items.put(_End())  # for the next who asks
+        error = got.error
         try:
             raise StopIteration if error is None else error
         finally:
-            del error  # its traceback holds this frame
+            del error, got  # its traceback holds this frame
 
     def close(self) -> None:
-        with self.changed:
-            self.closed = True
-            self.items.clear()
-            self.error = None
-            self.changed.notify_all()
+        self.closed = True
+        self.room.put(False)
+        self._clear()
+        self.items.put(_End())
+
+    def _clear(self) -> None:
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self.items.get_nowait()
 
 
 def _fill(shelf: _Shelf, iterator: Iterator[Any], transform: Callable[[Any], Any] | None) -> None:
@@ -126,13 +176,21 @@ def _fill(shelf: _Shelf, iterator: Iterator[Any], transform: Callable[[Any], Any
     except BaseException as raised:
         error = raised
     try:
-        getattr(iterator, "close", lambda: None)()  # here, as a generator is closed by nobody else while it runs
+        getattr(iterator, "close", _nothing)()  # here, as a generator is closed by nobody else while it runs
     except BaseException as raised:
         error = error or raised
     shelf.finish(error)
 
 
-def _stop(shelf: _Shelf, thread: threading.Thread) -> None:
+def _stop(shelf: _Shelf, thread: threading.Thread, interrupt: Callable[[], None]) -> None:
     shelf.close()
-    if thread is not threading.current_thread():  # which may be the one that happens to collect garbage
-        thread.join()
+    if thread is threading.current_thread():  # which may be the one that happens to collect garbage
+        return
+    thread.join(PATIENCE)
+    if thread.is_alive() and interrupt is not _nothing:
+        interrupt()
+        thread.join(PATIENCE)
+
+
+def _nothing() -> None:
+    pass

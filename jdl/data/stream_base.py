@@ -31,7 +31,8 @@ class Stream:
         """Full training batches without end, from step ``start`` on, each with the position after it.
 
         A position is a JSON value or None; given back as ``position``, the batches go on from there. Closing the
-        iterator stops the threads and processes behind it.
+        iterator stops the threads and processes behind it. If the iterator has a method ``interrupt()``, another thread
+        may call it to end a read that hangs.
         """
         raise NotImplementedError(f"{type(self).__name__} has no batches(self, batch_size, seed, start, position)")
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from jdl.check import InputError
 from jdl.data.order import batch_indices, indices_between
+from jdl.data.prefetch import Interruptible, close_if_idle, interrupt_of
 from jdl.data.stream_arrays import Batch, as_example, padded, stacked
 from jdl.data.stream_base import Stream, whole
 
@@ -87,7 +88,7 @@ class Examples(Stream):
     def _reader(self) -> _Reader:
         return _Reader(self.source, self.load)
 
-    def _read(self, rows: Callable[[int], np.ndarray], count: int | None) -> Generator[Batch]:
+    def _read(self, rows: Callable[[int], np.ndarray], count: int | None) -> Generator[Batch] | Interruptible:
         read = _Steps(rows, self._reader)
         if self.workers:
             from jdl.data.stream_workers import in_workers  # multiprocessing loads when it is used
@@ -96,10 +97,15 @@ class Examples(Stream):
         return (read(step) for step in (itertools.count() if count is None else range(count)))
 
 
-def _without_position(batches: Generator[Batch]) -> Generator[tuple[Batch, None]]:
-    with contextlib.closing(batches):
-        for batch in batches:
-            yield batch, None
+def _without_position(batches: Iterator[Batch]) -> Iterator[tuple[Batch, None]]:
+    def pairs() -> Generator[tuple[Batch, None]]:
+        try:
+            for batch in batches:
+                yield batch, None
+        finally:
+            close_if_idle(batches)
+
+    return Interruptible(pairs(), interrupt_of(batches))
 
 
 def _training_rows(n: int, batch_size: int, seed: int, start: int, step: int) -> np.ndarray:

@@ -8,52 +8,78 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import functools
 import itertools
 import multiprocessing
 import multiprocessing.util  # before our own `atexit`, so that ours runs before its
 import os
 import pickle
 import signal
+import time
 import weakref
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from multiprocessing.connection import Connection
 from typing import Any
 
 import jax
 
 from jdl.check import InputError
-from jdl.data.prefetch import prefetch
+from jdl.data.prefetch import Interruptible, close_if_idle, prefetch
 
-PATIENCE = 1.0  # seconds that a worker has to leave by itself
+PATIENCE = 0.5  # seconds that workers have to leave by themselves; less than those of `prefetch`
 
 
-def in_workers(make: Callable[[int], Any], count: int | None, workers: int, ready: int) -> Generator[Any]:
+def in_workers(make: Callable[[int], Any], count: int | None, workers: int, ready: int) -> Interruptible:
     """``make(0)``, ``make(1)``, … up to ``count``, made by processes that each keep ``ready`` of them ready.
 
-    What ``make`` raises is raised here. Closing the generator stops the processes.
+    What ``make`` raises is raised here. Closing the iterator stops the processes; ``interrupt()`` kills
+    them from another thread, which wakes one that waits for a hanging worker.
 
     Raises:
         InputError: ``make`` cannot be sent to a process.
         RuntimeError: a worker ended by itself, or was killed.
     """
-    items = _made_by_workers(make, count, workers, ready)
+    team: list[_Worker] = []
+    items = Interruptible(_made_by_workers(team, make, count, workers, ready), functools.partial(_kill, team))
     unfinished.add(items)
     return items
 
 
-def _made_by_workers(make: Callable[[int], Any], count: int | None, workers: int, ready: int) -> Generator[Any]:
+def _made_by_workers(
+    team: list[_Worker], make: Callable[[int], Any], count: int | None, workers: int, ready: int
+) -> Generator[Any]:
     try:
         task = pickle.dumps((make, count, workers, ready, jax.config.read("jax_enable_x64")), protocol=5)
     except Exception as error:  # objects raise what they like when they are pickled
         fix = "define functions at the top of a module, open files when an example is read, or use workers=0"
         raise InputError(f"the source or load cannot be sent to a worker process: {error}; {fix}") from error
-    with contextlib.ExitStack() as stack:
-        team = [stack.enter_context(_Worker(index)) for index in range(workers)]
+    try:
+        for index in range(workers):
+            team.append(_Worker(index))
         for worker in team:  # once all of them are starting
             worker.send(task)
         del task  # it may be as large as the source
         for number in itertools.count() if count is None else range(count):
             yield team[number % workers].receive()
+    finally:
+        _dismiss(team)
+
+
+def _dismiss(team: list[_Worker]) -> None:
+    """Let the workers leave, all at the same time, and kill those who do not."""
+    for worker in team:
+        worker.tasks.close()
+    deadline = time.monotonic() + PATIENCE
+    for worker in team:
+        worker.process.join(max(deadline - time.monotonic(), 0))
+    _kill(team)
+    for worker in team:
+        worker.process.join(PATIENCE)
+
+
+def _kill(team: Iterable[_Worker]) -> None:
+    for worker in list(team):
+        worker.process.kill()
 
 
 class _Worker:
@@ -83,28 +109,15 @@ class _Worker:
         try:
             yield
         except (EOFError, ConnectionError) as error:
-            self.process.join()
+            self.process.join(PATIENCE)
             raise RuntimeError(
                 f"a worker process that reads data ended with exit code {self.process.exitcode}; what it said itself "
                 'stands above. Workers import the script again, so it must train under `if __name__ == "__main__":`; '
                 "an exit code of -9 means that it was killed, perhaps for want of memory"
             ) from error
 
-    def __enter__(self) -> _Worker:
-        return self
 
-    def __exit__(self, *error: object) -> None:
-        self.tasks.close()
-        self.process.join(PATIENCE)
-        self.kill()
-
-    def kill(self) -> None:
-        if self.process.is_alive():
-            self.process.kill()
-            self.process.join()
-
-
-unfinished: weakref.WeakSet[Generator[Any]] = weakref.WeakSet()
+unfinished: weakref.WeakSet[Interruptible] = weakref.WeakSet()
 running: weakref.WeakSet[_Worker] = weakref.WeakSet()
 
 
@@ -112,10 +125,8 @@ running: weakref.WeakSet[_Worker] = weakref.WeakSet()
 def _end_all() -> None:
     """End what a program left open: multiprocessing would wait for the workers."""
     for items in list(unfinished):
-        with contextlib.suppress(ValueError):  # a thread waits in it for a worker, which ends now
-            items.close()
-    for worker in list(running):
-        worker.kill()
+        close_if_idle(items)  # or else a thread waits in it for a worker, which ends now
+    _kill(running)
 
 
 def _work(index: int, tasks: Connection) -> None:
