@@ -262,6 +262,30 @@ def test_any_folder_will_do_and_stays_the_same_where_the_directory_changes(tmp_p
     assert_same(checkpoints.restore(STATE, step=1).state, STATE)
 
 
+@pytest.mark.parametrize("folder", ["gs://bucket/a", "s3://b", "file:///tmp/a", Path("gs://bucket/a"), "a b://c"])
+def test_a_remote_folder_is_refused(folder: str | Path):
+    with pytest.raises(jdl.InputError, match=r"in Checkpoints: folder got .*, wanted one on this machine; mount"):
+        jdl.Checkpoints(folder)
+
+
+@pytest.mark.parametrize("name", ["file/x", "file/x/y", "n" * 300, "zero\0", "loop/x"])
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path, name: str):
+    (tmp_path / "file").touch()
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(jdl.InputError, match=r"in checkpoint: '.*' cannot be made or written to: .*name a folder"):
+        open_store(tmp_path / name)
+
+
+@pytest.mark.parametrize("function", ["mkdir", "open"])
+def test_a_folder_that_one_may_not_write_to_is_refused(tmp_path, monkeypatch, function: str):
+    def refuse(self, *arguments, **options):
+        raise PermissionError(errno.EACCES, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, function, refuse)  # the tests may run as root, whom nothing stops
+    with pytest.raises(jdl.InputError, match=r"cannot be made or written to: .*Permission denied.*name a folder"):
+        open_store(tmp_path)
+
+
 # which ones stay
 
 

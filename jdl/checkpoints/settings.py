@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +15,8 @@ from jdl.checkpoints import files, reading
 from jdl.checkpoints.reading import Saved, place_of, steps_in
 from jdl.checkpoints.store import Store
 from jdl.direction import less_is_better
+
+_REMOTE = re.compile(r".*://|[A-Za-z][\w+.-]+:/")  # a Path has one slash left of "gs://…"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +58,12 @@ class Checkpoints:
             raise InputError(f"best got {self.best!r}, wanted a name such as 'validation_loss'", "Checkpoints")
         if self.mode not in (None, "min", "max") or (self.mode is not None and self.best is None):
             raise InputError(f"mode got {self.mode!r}, wanted 'min' or 'max', beside best=...", "Checkpoints")
+        if _REMOTE.match(str(self.folder)):
+            raise InputError(
+                f"folder got {str(self.folder)!r}, wanted one on this machine; mount the remote one, or copy "
+                "checkpoints there once they are written",
+                "Checkpoints",
+            )
         place = files.local(self.folder)
         if os.path.exists(place) and not os.path.isdir(place):
             raise InputError(f"folder got {str(self.folder)!r}, which is a file; name a folder", "Checkpoints")
@@ -71,7 +80,7 @@ class Checkpoints:
         checkpoints that stand stay as they are.
 
         Raises:
-            InputError: another process, or this one, has it open.
+            InputError: another process, or this one, has it open; or it cannot be made or written to.
         """
         return Store(self)
 

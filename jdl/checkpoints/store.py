@@ -39,8 +39,16 @@ class Store:
         import orbax.checkpoint  # noqa: F401  here, so that the first save need not wait for it
 
         self.settings, self._folder = settings, files.local(settings.folder)
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._lock = FolderLock(self._folder)
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._lock = FolderLock(self._folder)
+        except InputError:
+            raise
+        except (OSError, ValueError) as error:  # the latter of a name that no file can have
+            raise InputError(
+                f"{str(self._folder)!r} cannot be made or written to: {error}; name a folder that you may write to",
+                "checkpoint",
+            ) from None
         self._writer: threading.Thread | None = None
         self._failure: str | None = None
         try:
