@@ -9,6 +9,7 @@ import os
 import random
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -664,6 +665,56 @@ def test_one_folder_is_open_once(tmp_path):
     with pytest.raises(RuntimeError), open_store(tmp_path):
         raise RuntimeError  # a run that fails gives the folder free
     open_store(tmp_path).close()
+
+
+def test_copying_the_folder_leaves_it_locked(tmp_path):
+    with open_store(tmp_path / "a") as store:
+        store.save(1, LIKE)
+        store.wait()
+        shutil.copytree(tmp_path / "a", tmp_path / "b")
+        (tmp_path / "a" / "lock").read_bytes()
+        _, err = python("checkpoints.open()", tmp_path / "a").communicate(timeout=120)
+        assert f"is in use by process {os.getpid()}" in err
+    open_store(tmp_path / "b").close()
+
+
+def test_a_fork_neither_holds_the_folder_nor_frees_it(tmp_path):
+    """A worker outlives the run that is killed; and one that ends first does not end the lock."""
+    program = """
+import os, sys, time
+from pathlib import Path
+from jdl.checkpoints.locks import FolderLock
+lock = FolderLock(Path(sys.argv[1]))
+if not os.fork():
+    assert not lock.held
+    lock.release()
+    os._exit(0)
+os.wait()
+if (worker := os.fork()):
+    print(worker, lock.held, flush=True)
+time.sleep(120)
+"""
+    process = subprocess.Popen([sys.executable, "-c", program, tmp_path], cwd=ROOT, text=True, stdout=subprocess.PIPE)
+    worker, held = process.stdout.readline().split()
+    try:
+        assert held == "True"
+        with pytest.raises(jdl.InputError, match=f"is in use by process {process.pid}"):
+            open_store(tmp_path)
+        process.kill()
+        process.wait()
+        os.kill(int(worker), 0)  # it is alive
+        open_store(tmp_path).close()
+    finally:
+        os.kill(int(worker), signal.SIGKILL)
+        process.kill()
+        process.communicate()
+
+
+def test_a_closed_store_saves_nothing(tmp_path):
+    store = open_store(tmp_path)
+    store.close()
+    with pytest.raises(jdl.InputError, match="is closed; open it again"):
+        store.save(1, LIKE)
 
 
 def test_what_killed_processes_leave_is_cleared_away(tmp_path):

@@ -6,46 +6,45 @@ import contextlib
 import os
 from pathlib import Path
 from types import TracebackType
+from typing import BinaryIO
 
 from jdl.check import InputError
 
-_HELD: dict[Path, int] = {}  # by the process that holds it, as a forked child inherits this dict
+_HELD: dict[BinaryIO, Path] = {}  # by this process
 
 
 class FolderLock:
     """Holds ``folder/lock``, in which the holder's process id stands, until :meth:`release` or the end of the process.
 
-    A POSIX lock: the worker processes that a run leaves when it is killed do not inherit it. Such a lock never
-    refuses its own process, so that is looked up first.
+    A lock of the open file (``flock``), as a POSIX lock is lost where its process opens and closes the file once more,
+    such as by copying the folder. Forked processes would share it, so they close it: the workers that a run leaves
+    when it is killed do not hold the folder.
 
     Raises:
         InputError: this or another process holds it.
+        OSError: the file cannot be made, or its file system has no locks.
     """
 
     def __init__(self, folder: Path):
-        import fcntl  # Unix only
+        self._path = folder / "lock"
+        self._file = _acquire(self._path)
 
-        self._folder = folder.resolve()
-        if _HELD.get(self._folder) == os.getpid():
-            raise InputError(_say(folder, "this process"), "checkpoint")
-        self._file = (folder / "lock").open("a+b", buffering=0)
-        try:
-            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._file.seek(0)
-            holder = self._file.read().decode().strip()
-            self._file.close()
-            raise InputError(_say(folder, f"process {holder or 'unknown'}"), "checkpoint") from None
-        with contextlib.suppress(OSError):  # on a full disk the lock holds without the id
-            self._file.truncate(0)
-            self._file.write(str(os.getpid()).encode())
-        _HELD[self._folder] = os.getpid()
+    @property
+    def held(self) -> bool:
+        """Whether it is this process that holds the folder: not after :meth:`release`, and not in a fork."""
+        return self._file in _HELD
+
+    def renew(self) -> None:
+        """Hold the folder again where its lock was deleted; others could have it otherwise."""
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(self._file.fileno()), self._path.stat()):
+                return
+        lost, self._file = self._file, _acquire(self._path)
+        _close(lost)
 
     def release(self) -> None:
         """Let others have the folder."""
-        if not self._file.closed:
-            self._file.close()
-            _HELD.pop(self._folder, None)
+        _close(self._file)
 
     def __enter__(self) -> FolderLock:
         return self
@@ -56,5 +55,42 @@ class FolderLock:
         self.release()
 
 
-def _say(folder: Path, holder: str) -> str:
-    return f"{str(folder)!r} is in use by {holder}; wait until that run is over, or give this one a folder of its own"
+def _acquire(path: Path) -> BinaryIO:
+    import fcntl  # Unix only
+
+    place, file = path.resolve(), path.open("a+b", buffering=0)
+    ours = place in _HELD.values()
+    _HELD[file] = place
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        holder = "this process" if ours else f"process {file.read().decode().strip() or 'unknown'}"
+        _close(file)
+        raise InputError(
+            f"{str(path.parent)!r} is in use by {holder}; wait until that run is over, or give this one a folder of "
+            "its own",
+            "checkpoint",
+        ) from None
+    except BaseException:
+        _close(file)
+        raise
+    with contextlib.suppress(OSError):  # on a full disk the lock holds without the id
+        file.truncate(0)
+        file.write(str(os.getpid()).encode())
+    return file
+
+
+def _close(file: BinaryIO) -> None:
+    file.close()
+    _HELD.pop(file, None)
+
+
+def _close_in_fork() -> None:
+    """Closing a descriptor leaves the lock to the other processes that have it; unlocking would take it from them."""
+    for file in list(_HELD):
+        _close(file)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_close_in_fork)

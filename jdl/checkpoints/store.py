@@ -95,6 +95,8 @@ class Store:
             extra: nested dicts and lists of numbers, strings, bools, ``None`` and arrays.
             metrics: numbers of the report, among which the best is looked for; ``None`` between reports.
         """
+        if not self._lock.held:
+            raise InputError(f"{str(self._folder)!r} is closed; open it again, in the process that saves", "checkpoint")
         self.wait()
         arrays, text, described = reading.pack(state, extra)
         numbers = {name: float(value) for name, value in (metrics or {}).items() if _is_number(value)}
