@@ -39,6 +39,9 @@ class _Watch:
         self._was_set = False
         self._reset()
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.metric!r})"  # by which a checkpoint knows whose state it keeps
+
     def begin(self, run: Run) -> None:
         """Forget an earlier run, unless :meth:`set_state` has just brought this one's past."""
         if not self._was_set:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import re
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -27,7 +26,7 @@ from jdl.nn.settings import Variables
 from jdl.objectives import Batch, Objective, as_tuple, supervised, supervised_terms
 from jdl.programs import keep_compiled
 from jdl.progress import Progress
-from jdl.resuming import describe_data, program_checksum
+from jdl.resuming import describe_data, program_checksum, readable
 from jdl.runs import Run, check_targets
 from jdl.steps import TrainState, init_state, make_step
 
@@ -95,7 +94,8 @@ def fit(
         Interrupted: a signal came and a checkpoint is written.
         TooManyCompilations: see ``max_compilations``.
     """
-    keep_compiled(cache_dir() / "compiled")
+    with contextlib.suppress(InputError, RuntimeError, OSError):  # without a home, nothing is kept
+        keep_compiled(cache_dir() / "compiled")
     train, held_out = _data(data, validation)
     feed = _feed(train, batch_size, steps_per_call, epochs, steps, validate_every, seed)
     objective = _objective(model, loss, metrics)
@@ -103,6 +103,8 @@ def fit(
         raise InputError("fit got validation data and a gradient of no objective; evaluate in a callback instead")
     step = make_step(loss if isinstance(loss, Gradient) else objective, optimizer)  # pyright: ignore[reportArgumentType]
     called = as_tuple(callbacks, "callbacks")
+    if max_compilations is not None and (type(max_compilations) is not int or max_compilations < 0):
+        raise InputError(f"max_compilations got {max_compilations!r}, wanted a whole number of at least 0")
     if isinstance(checkpoint, (str, Path)):
         checkpoint = Checkpoints(checkpoint)
     start = functools.partial(_first_state, model, objective, optimizer, feed.first(), seed, variables)
@@ -139,9 +141,11 @@ def _feed(
     seed: int,
 ) -> Feed:
     if isinstance(train, Dataset):
-        plan = Plan(len(train), batch_size or BATCH_SIZE, steps_per_call, epochs, steps, validate_every)
+        plan = Plan(
+            len(train), BATCH_SIZE if batch_size is None else batch_size, steps_per_call, epochs, steps, validate_every
+        )
         return Resident(train, plan, seed)
-    size = batch_size or train.batch_size or BATCH_SIZE
+    size = (train.batch_size or BATCH_SIZE) if batch_size is None else batch_size
     return Streamed(train, Plan(train.examples, size, steps_per_call, epochs, steps, validate_every), seed)
 
 
@@ -166,8 +170,8 @@ def _settings(
     """What a person would want to compare between two runs, in words."""
     plan = feed.plan
     return {
-        "model": repr(run.model),
-        "objective": _readable(run.objective).replace(repr(run.model), "model"),
+        "model": readable(run.model),
+        "objective": readable(run.objective).replace(readable(run.model), "model"),
         "data": describe_data(train),
         "validation": describe_data(held_out),
         "batch_size": str(plan.batch_size),
@@ -176,11 +180,6 @@ def _settings(
         "seed": str(seed),
         "versions": f"jax {jax.__version__}, optax {optax.__version__}",
     }
-
-
-def _readable(value: Any) -> str:
-    """Its repr, with functions by their names."""
-    return re.sub(r"<(?:function|bound method) (\S+) at 0x[0-9a-f]+>", r"\1", repr(value))
 
 
 def _data(data: Any, validation: Any) -> tuple[Dataset | Stream, Dataset | Stream | None]:

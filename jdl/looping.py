@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import time
 import warnings
@@ -25,7 +26,7 @@ from jdl.nonfinite import (
 from jdl.optimizers import skipped
 from jdl.programs import Compilations
 from jdl.progress import Progress
-from jdl.resuming import Interrupted, ResumeWarning, Signals, warn_of_changes
+from jdl.resuming import Interrupted, ResumeWarning, Signals, Woken, changes, hand_over, states_of
 from jdl.runs import (
     EVALUATION_BATCH,
     Run,
@@ -65,7 +66,7 @@ class Loop:
         self.reports = set(self.plan.reports)
         self.zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), report)
         self.totals: Any = None
-        self.like, self.skipped, self.warned = run.state, 0, False
+        self.like, self.skipped, self.warned, self.gave_up = run.state, 0, False, False
         self.done, self.position, self.seconds, self.kept = 0, None, 0.0, 0
         self.evaluate = self._evaluation(held_out)
 
@@ -84,24 +85,17 @@ class Loop:
         self.skipped = count_skipped(run.state)
         self.position, self.seconds = extra["position"], extra["seconds"]
         run.history, run.stopped = list(extra["history"]), extra["stopped"]
-        stateful = [callback for callback in self.callbacks if hasattr(callback, "set_state")]
-        if len(stateful) != len(extra["callbacks"]):
-            warnings.warn(
-                f"the checkpoint holds the state of {len(extra['callbacks'])} callbacks and there are {len(stateful)}; "
-                "they start anew",
-                ResumeWarning,
-                stacklevel=4,
-            )
-        else:
-            for callback, state in zip(stateful, extra["callbacks"], strict=True):
-                callback.set_state(state)  # pyright: ignore[reportAttributeAccessIssue]
-        warn_of_changes(extra["settings"], run.settings, f"step {saved.step} in {self.store.settings.folder}")
-        if not self.feed.exact and self.position is None and self.done:
-            warnings.warn(
-                f"the data cannot go on from a place within it: step {self.done + 1} starts a new pass over it",
-                ResumeWarning,
-                stacklevel=4,
-            )
+        place = f"step {saved.step} in {str(self.store.settings.folder)!r}"
+        lines = hand_over(self.callbacks, extra["callbacks"])
+        if run.stopped is not None:
+            lines.append(f"the run ended there: {run.stopped}; to train anew, name another folder")
+        elif self.done > self.plan.steps:
+            lines.append(f"that is more than the {self.plan.steps} steps asked for, so nothing is trained")
+        elif not self.feed.exact and self.position is None and self.done < self.plan.steps:
+            lines.append(f"the data has no place to go on from: step {self.done + 1} starts a new pass over it")
+        if lines := [*changes(extra["settings"], run.settings), *lines]:
+            listed = "".join(f"\n  {line}" for line in lines)
+            warnings.warn(f"going on from {place}, but not as before:{listed}", ResumeWarning, stacklevel=4)
 
     # training
 
@@ -110,13 +104,15 @@ class Loop:
         run = self.run
         run.training, self._begun = True, time.perf_counter()
         try:
-            self._tell("begin")
+            for callback in self.callbacks:
+                if (begin := getattr(callback, "begin", None)) is not None:
+                    begin(run)
             self._start_clock()
             with Signals(self.store is not None) as signals:
                 self._train(signals)
         finally:  # what a callback kept of an interrupted run stays usable
             run.training = False
-            self._tell("end")
+            self._end()
 
     def _train(self, signals: Signals) -> None:
         last = self.run.history[-1]["step"] if self.run.history else 0
@@ -126,8 +122,13 @@ class Loop:
         while True:
             if signals.received is not None:
                 self._leave(signals.received)
-            if self.run.stopped is not None or (call := self._next(calls)) is None:
+            if self.run.stopped is not None:
                 break
+            call = self._next(calls, signals)
+            if call is None and signals.received is None:
+                break
+            if call is None:
+                continue
             self._advance(call)
             if self.done in self.reports:
                 self._report()
@@ -135,10 +136,18 @@ class Loop:
                 self._save()
         if self.store is not None:
             self.store.wait()
+        if signals.received is not None:
+            self._leave(signals.received)
 
-    def _next(self, calls: Any) -> Call | None:
+    def _next(self, calls: Any, signals: Signals) -> Call | None:
+        """The next call; None where there is none left, or a signal came while the data kept the loop waiting."""
         begin = time.perf_counter()
-        call = next(calls, None)
+        try:
+            signals.waiting = True
+            call = None if signals.received is not None else next(calls, None)
+            signals.waiting = False
+        except Woken:
+            call = None
         self._waited += time.perf_counter() - begin
         return call
 
@@ -196,11 +205,10 @@ class Loop:
         self.kept = self.done
 
     def _extra(self) -> dict[str, Any]:
-        stateful = [callback for callback in self.callbacks if hasattr(callback, "get_state")]
         return {
             "history": self.run.history,
-            "stopped": self.run.stopped,
-            "callbacks": [callback.get_state() for callback in stateful],  # pyright: ignore[reportAttributeAccessIssue]
+            "stopped": None if self.gave_up else self.run.stopped,
+            "callbacks": states_of(self.callbacks),
             "settings": self.run.settings,
             "position": self.position,
             "seconds": self._elapsed(),
@@ -217,20 +225,28 @@ class Loop:
             return True  # a loss scale that is too high for a step is lowered, and the step skipped: nothing is wrong
         sound = is_finite(state, {"loss": ()})
         if found is not None and int(found.consecutive) >= found.limit:
+            self.gave_up = True
             self.run.stop(f"{int(found.consecutive)} steps in a row were not finite")
         elif not sound:
+            self.gave_up = True
             self.run.stop("parameters are not finite")
         if not self.warned or self.run.stopped is not None:
             what = f"{count - before} steps were skipped, as their" if count > before else "the"
             warnings.warn(
                 f"up to step {self.done}, {what} loss or gradient was not finite"
                 + ("; the run stops" if self.run.stopped else "")
-                + self._trace_back(),
+                + self._told_where(),
                 NonFiniteWarning,
                 stacklevel=6,
             )
         self.warned = True
         return sound
+
+    def _told_where(self) -> str:
+        try:
+            return self._trace_back()
+        except Exception as error:  # a full disk, say: the run itself is no worse for it
+            return f"; the step could not be written down: {type(error).__name__}: {error}"
 
     def _trace_back(self) -> str:
         """Find the step, leave its file, and say what to do with it."""
@@ -278,10 +294,12 @@ class Loop:
         waiting = min(self._waited / spent, 1.0)
         return {"steps_per_second": rate, "examples_per_second": rate * self.plan.batch_size, "waiting": waiting}
 
-    def _tell(self, event: str) -> None:
-        for callback in self.callbacks:
-            if (method := getattr(callback, event, None)) is not None:
-                method(self.run)
+    def _end(self) -> None:
+        """Tell every callback, then raise what the first of them raised."""
+        with contextlib.ExitStack() as stack:
+            for callback in reversed(self.callbacks):
+                if (end := getattr(callback, "end", None)) is not None:
+                    stack.callback(end, self.run)
 
 
 def _line(totals: Any) -> str:

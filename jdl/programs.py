@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 import threading
 import warnings
 from collections.abc import Callable, Hashable, Iterator
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -76,7 +78,7 @@ class Program:
             return f"{self.name} was compiled again: " + ("; ".join(lines) or "the same arguments, on another device")
         if self.traces and self.previous is not None:
             lines = list(_static_differences(self.previous.made_of, self.made_of, ""))
-            return f"{self.name} was compiled for other settings: " + (
+            return f"{self.name} was compiled for other settings than the last program of its name: " + (
                 "; ".join(lines) or "a lambda, partial or array in them is new each time; name it once"
             )
         return f"{self.name} was compiled {len(self.traces)} times"
@@ -140,13 +142,16 @@ def _listen() -> None:
     jax.monitoring.register_event_duration_secs_listener(heard)
 
 
-def keep_compiled(folder: Any) -> bool:
+def keep_compiled(folder: Path) -> bool:
     """Let jax keep what it compiles in ``folder``, however quick it was, so that the next process need not.
 
     Only where the user has neither set a folder nor turned the cache off; returns whether this changed that.
     """
     config: Any = jax.config
     if config.jax_compilation_cache_dir is not None or not config.jax_enable_compilation_cache:
+        return False
+    folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK):
         return False
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)

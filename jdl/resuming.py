@@ -6,9 +6,8 @@ import hashlib
 import re
 import signal
 import threading
-import warnings
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import FrameType
 from typing import Any
 
@@ -38,6 +37,10 @@ class Interrupted(SystemExit):
         self.run = run
 
 
+class Woken(BaseException):
+    """Raised by a signal while ``Signals.waiting`` is set: what is waited for may never come."""
+
+
 class Signals:
     """SIGTERM and SIGINT as a request, ``received``, that a loop reads between two calls.
 
@@ -48,6 +51,7 @@ class Signals:
     def __init__(self, active: bool = True):
         self.active = active and threading.current_thread() is threading.main_thread()
         self.received: str | None = None
+        self.waiting = False
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Signals:
@@ -64,6 +68,9 @@ class Signals:
         if number == signal.SIGINT and self.received is not None:
             raise KeyboardInterrupt
         self.received = signal.Signals(number).name
+        if self.waiting:
+            self.waiting = False
+            raise Woken
 
 
 def describe_data(data: Dataset | Stream | None) -> str:
@@ -86,21 +93,41 @@ def program_checksum(program: Any) -> str:
     return digest.hexdigest()[:16]
 
 
-def warn_of_changes(before: Mapping[str, str], now: Mapping[str, str], place: str) -> None:
-    """Say which settings are not those of the run that the checkpoint is of; training longer needs no word."""
+def changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """Which settings are not those of the run that a checkpoint is of; training longer needs no word."""
     changed = [name for name in now if name != "steps" and before.get(name, now[name]) != now[name]]
     if "versions" in changed and "program" in changed:
         changed.remove("program")  # other versions trace other programs
     lines = [f"{name}: {_change(before[name], now[name])}" for name in changed if name != "program"]
     if "program" in changed:
         lines.append("the compiled step: a learning rate or other constant, the loss, or a layer's code")
-    if lines:
-        listed = "".join(f"\n  {line}" for line in lines)
-        warnings.warn(
-            f"{place} was written under other settings; the run goes on from there under the new ones:{listed}",
-            ResumeWarning,
-            stacklevel=4,
-        )
+    return lines
+
+
+def states_of(callbacks: Sequence[Any]) -> list[dict[str, Any]]:
+    """What a checkpoint keeps of callbacks: for each with a state its name and that."""
+    stateful = [callback for callback in callbacks if hasattr(callback, "get_state")]
+    return [{"name": readable(callback), "state": callback.get_state()} for callback in stateful]
+
+
+def hand_over(callbacks: Sequence[Any], kept: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Give every callback the state of the one of its name, and say which are left without one, or over."""
+    left, lines = list(kept), []
+    for callback in callbacks:
+        if not hasattr(callback, "set_state"):
+            continue
+        name = readable(callback)
+        if (place := next((index for index, entry in enumerate(left) if entry["name"] == name), None)) is None:
+            lines.append(f"callbacks: nothing is kept of {name}, which starts anew")
+        else:
+            callback.set_state(left.pop(place)["state"])
+    return lines + [f"callbacks: {entry['name']} is not there any more" for entry in left]
+
+
+def readable(value: Any) -> str:
+    """The repr of a value without addresses, functions by their names: the same in every process."""
+    text = re.sub(r"<(?:function|bound method) (\S+) at 0x[0-9a-f]+>", r"\1", repr(value))
+    return re.sub(r" at 0x[0-9a-f]+", "", text)
 
 
 def _change(old: str, new: str) -> str:

@@ -11,6 +11,7 @@ import optax
 import pytest
 
 import jdl
+import jdl.looping
 from jdl import nn
 from jdl.data import batch_indices
 
@@ -56,6 +57,16 @@ def test_skipped_steps_are_counted_and_the_first_leaves_a_file(per_call, tmp_pat
     assert run.stopped is None and int(run.state.step) == 15 and int(jdl.skipped(run.state).total) == 3
     assert is_finite(run.state) and all(np.isfinite(row["loss"]) for row in run.history)
     assert [path.name for path in tmp_path.glob("nonfinite_*")] == [f"nonfinite_{FIRST:08d}.safetensors"]
+
+
+def test_a_file_that_cannot_be_written_costs_nothing(tmp_path, monkeypatch):
+    def full(folder, bad):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(jdl.looping, "write_bad_step", full)
+    with pytest.warns(jdl.NonFiniteWarning, match="could not be written down: OSError: .*No space left"):
+        run = fit(jdl.skip_nonfinite(optax.adam(1e-2)), tmp_path)
+    assert run.stopped is None and int(run.state.step) == 15
 
 
 def test_too_many_skipped_in_a_row_stop_the_run(tmp_path):

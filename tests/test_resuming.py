@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import warnings
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import optax
 import pytest
 
 import jdl
+import jdl.checkpoints.store
 import jdl.looping
 from jdl import nn
 from tests.networks import assert_close
@@ -177,13 +179,75 @@ def test_another_model_is_refused_with_every_difference(tmp_path):
         fit(tmp_path, epochs=2, model=other)
 
 
-def test_a_stopped_run_stays_stopped(tmp_path):
+def test_a_stopped_run_stays_stopped_and_says_so(tmp_path):
     def stop(run):
         run.stop("enough")
 
     fit(tmp_path, [stop])
-    again = fit(tmp_path)
+    with pytest.warns(jdl.ResumeWarning, match="the run ended there: enough; to train anew, name another folder"):
+        again = fit(tmp_path)
     assert again.stopped == "enough" and len(again.history) == 1
+
+
+def test_fewer_steps_than_are_done_are_named(tmp_path):
+    fit(tmp_path, epochs=2)
+    with pytest.warns(jdl.ResumeWarning, match="more than the 6 steps asked for, so nothing is trained"):
+        fit(tmp_path, epochs=1)
+
+
+def test_callbacks_get_their_own_state_in_any_order(tmp_path):
+    losses, accuracies = (jdl.EarlyStopping(f"validation_{name}", patience=9) for name in ("loss", "accuracy"))
+    fit(tmp_path, [Count(), losses, accuracies], epochs=1)
+    best = losses.best, accuracies.best
+    losses, accuracies = (jdl.EarlyStopping(f"validation_{name}", patience=9) for name in ("loss", "accuracy"))
+    with pytest.warns(jdl.ResumeWarning) as caught:
+        fit(tmp_path, [accuracies, losses, jdl.ReduceOnPlateau()], epochs=1)
+    assert (losses.best, accuracies.best) == best
+    (message,) = [str(warning.message) for warning in caught]
+    assert "nothing is kept of ReduceOnPlateau('validation_loss'), which starts anew" in message
+    assert "Count object> is not there any more" in message
+
+
+def test_every_callback_hears_of_the_end(tmp_path):
+    class Bad(Count):
+        def end(self, run):
+            raise ValueError("bad end")
+
+    good = [Count(), Count()]
+    with pytest.raises(ValueError, match="bad end"):
+        fit(None, [good[0], Bad(), good[1]], epochs=1)
+    assert [counted.events for counted in good] == [["begin 0", "end 1"]] * 2
+
+
+def test_a_signal_during_the_last_save_is_heard(tmp_path, monkeypatch):
+    wait = jdl.checkpoints.store.Store.wait
+
+    def asked(store):
+        monkeypatch.undo()
+        wait(store)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def at_the_end(run):
+        monkeypatch.setattr(jdl.checkpoints.store.Store, "wait", asked)
+
+    with pytest.raises(jdl.Interrupted):
+        fit(tmp_path, [at_the_end], epochs=1)
+
+
+def test_a_signal_ends_the_waiting_for_data_that_never_comes(tmp_path):
+    asleep = threading.Event()
+
+    def stuck():
+        yield X[:8], Y[:8]
+        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        asleep.wait(60)
+
+    begin = time.perf_counter()
+    with pytest.raises(jdl.Interrupted):
+        fit(tmp_path, data=stuck, steps=9, epochs=None, batch_size=4, validation=None)
+    assert time.perf_counter() - begin < 50
+    assert jdl.Checkpoints(tmp_path).steps()
+    asleep.set()
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
