@@ -540,9 +540,44 @@ def test_a_save_that_fails_is_told_and_the_next_one_works(tmp_path, monkeypatch)
 
 
 def test_a_failure_of_the_last_save_is_told_on_leaving(tmp_path):
-    with pytest.warns(jdl.CheckpointWarning, match="step 1 .*there is no checkpoint"), open_store(tmp_path) as store:
-        shutil.rmtree(tmp_path)
+    folder = tmp_path / "a"
+    with pytest.warns(jdl.CheckpointWarning, match="step 1 .*there is no checkpoint"), open_store(folder) as store:
+        shutil.rmtree(folder)
+        folder.touch()  # in the way of a new one
         store.save(1, LIKE)
+
+
+@pytest.mark.parametrize("lost", ["a", "a/b", "a/b/lock"])
+def test_a_folder_that_is_deleted_is_made_again_and_locked(tmp_path, lost: str):
+    folder = tmp_path / "a" / "b"
+    with open_store(folder, keep=1, best="loss") as store:
+        store.save(1, LIKE, None, {"loss": 0.0})
+        store.wait()
+        if (tmp_path / lost).is_dir():
+            shutil.rmtree(tmp_path / lost)
+        else:
+            (tmp_path / lost).unlink()
+        for step, loss in ((2, 2.0), (3, 3.0)):
+            store.save(step, LIKE, None, {"loss": loss})
+        assert store.restore(LIKE).step == 3
+        assert jdl.Checkpoints(folder).steps() == ([1, 3] if lost.endswith("lock") else [2, 3])
+        with pytest.raises(jdl.InputError, match="is in use by this process"):
+            open_store(folder)
+    open_store(folder).close()
+
+
+def test_a_deleted_folder_that_another_run_took_is_left_to_it(tmp_path):
+    folder = tmp_path / "a"
+    with pytest.warns(jdl.CheckpointWarning, match="step 1 was not written .*is in use"), open_store(folder) as store:
+        shutil.rmtree(folder)
+        with open_store(folder) as other:
+            being_written = folder / ".unfinished_step_00000002"
+            being_written.mkdir()
+            store.save(1, LIKE)
+            store._writer.join()
+            being_written.rmdir()  # it still stands
+            other.save(2, LIKE)
+    assert jdl.Checkpoints(folder).steps() == [2]
 
 
 def test_a_full_disk(tmp_path):

@@ -137,11 +137,10 @@ class Store:
         self, step: int, arrays: Mapping[str, np.ndarray], text: str, about: Mapping[str, Any], score: float | None
     ) -> None:
         try:
-            files.write(place_of(self._folder, step, ".unfinished_"), arrays, text, about)
-            self._publish(step)
+            self._folder.mkdir(parents=True, exist_ok=True)  # someone may have deleted it
+            self._lock.renew()
+            self._write_whole(step, arrays, text, about)
         except Exception as error:  # training goes on; `wait` says what happened
-            with contextlib.suppress(OSError):
-                self._tidy()
             self._failure = self._say(step, error)
             return
         if score is None:
@@ -149,6 +148,16 @@ class Store:
         else:
             self._scores[step] = score
         self._retain(step)
+
+    def _write_whole(self, step: int, arrays: Mapping[str, np.ndarray], text: str, about: Mapping[str, Any]) -> None:
+        """Write a checkpoint and give it its name, or leave nothing of it."""
+        try:
+            files.write(place_of(self._folder, step, ".unfinished_"), arrays, text, about)
+            self._publish(step)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                self._tidy()
+            raise
 
     def _publish(self, step: int) -> None:
         """Give a complete folder its name; one that has it already goes only then."""
@@ -162,6 +171,7 @@ class Store:
     def _retain(self, newest: int) -> None:
         """Delete what is neither among the newest nor the best; first out of sight, as deleting takes many calls."""
         steps = steps_in(self._folder)
+        self._scores = {step: score for step, score in self._scores.items() if step in steps}
         kept = {newest, *steps[-self.settings.keep :]}
         if (best := self.settings.best_of(self._scores)) is not None:
             kept.add(best)
