@@ -9,11 +9,12 @@ import numpy as np
 
 from jdl.extras import require
 from jdl.monitor import ending
-from jdl.monitor.measuring import measure
+from jdl.monitor.measuring import measure, prepare
 from jdl.runs import Run
 
 CLOCKS = ("step", "epoch", "seconds")
 VALIDATION = "validation_"
+SCALARS = ".scalars"
 
 
 class TensorBoard:
@@ -27,6 +28,7 @@ class TensorBoard:
         peak_flops: as in :func:`measure`.
 
     Raises:
+        InputError: at the beginning of a run, where nothing can be written into the folder.
         ModuleNotFoundError: at the beginning of a run, where tensorboardX is missing; says which extra brings it.
     """
 
@@ -36,12 +38,14 @@ class TensorBoard:
 
     def begin(self, run: Run) -> None:
         """Open the event file and write the settings."""
-        self.writer = open_writer(self.folder, run)
+        prepare(run, self.peak_flops)
+        self.writer = open_writer(self.folder, run, SCALARS)
         lines = [f"| {_cell(name)} | {_cell(value)} |" for name, value in run.settings.items()]
         self.writer.add_text("settings", "\n".join(["| setting | value |", "| --- | --- |", *lines]), run.resumed or 0)
 
     def __call__(self, run: Run) -> None:
         with ending.forgiven(self):
+            self.writer = writer_of(self.writer, self.folder, run, SCALARS)
             for name, value in measure(run, self.peak_flops).items():
                 if name not in CLOCKS and np.ndim(value) == 0:
                     self.writer.add_scalar(tag(name), float(value), run.history[-1]["step"])
@@ -53,11 +57,23 @@ class TensorBoard:
                 self.writer.close()
 
 
-def open_writer(folder: Path, run: Run) -> Any:
-    """A writer of event files that goes on where a resumed run does."""
+def open_writer(folder: Path, run: Run, suffix: str) -> Any:
+    """A writer of an event file that goes on where a resumed run does.
+
+    Each monitor has a suffix of its own, as tensorboardX names the files of one second alike.
+    """
     writer = require("tensorboardX", "experiments", "TensorBoard").SummaryWriter
     purge = None if run.resumed is None else run.resumed + 1
-    return writer(logdir=str(folder), purge_step=purge)
+    with ending.writing_into(folder):
+        return writer(logdir=str(folder), purge_step=purge, filename_suffix=suffix)
+
+
+def writer_of(writer: Any, folder: Path, run: Run, suffix: str) -> Any:
+    """This writer, or another one where its file went away, as what it writes would be nowhere."""
+    if any(folder.glob(f"events.out.tfevents.*{suffix}")):
+        return writer
+    writer.close()
+    return open_writer(folder, run, suffix)
 
 
 def tag(name: str) -> str:

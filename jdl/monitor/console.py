@@ -9,7 +9,7 @@ import numpy as np
 
 from jdl.monitor import ending
 from jdl.monitor.files import number_of_parameters
-from jdl.monitor.measuring import explain, measure
+from jdl.monitor.measuring import explain, measure, prepare
 from jdl.runs import Run, format_row
 from jdl.show import text
 from jdl.show.page import duration, quantity
@@ -46,11 +46,15 @@ class Console:
             f"{text.cut(repr(run.model), 100)}\n{number_of_parameters(run):,} parameters, {run.steps:,} steps{went_on}"
         )
         if self._is_shown():
+            prepare(run, self.peak_flops)
             self._print(explain(run, self.peak_flops))
 
     def __call__(self, run: Run) -> None:
-        if not self._is_shown():
-            return
+        with ending.forgiven(self):  # nobody may be reading any more
+            if self._is_shown():
+                self._tell(run)
+
+    def _tell(self, run: Run) -> None:
         measured = measure(run, self.peak_flops)
         row: dict[str, Any] = dict(run.history[-1])
         row.pop("seconds", None)
@@ -68,7 +72,8 @@ class Console:
         status, reason = self._ending.status(run)
         row = run.history[-1] if run.history else {}
         told = f"{status} at step {row.get('step', 0):,} after {duration(row.get('seconds', 0.0))}"
-        self._print(f"{told}: {reason}" if reason else told)
+        with ending.forgiven(self):
+            self._print(f"{told}: {reason}" if reason else told)
 
     def _is_shown(self) -> bool:
         return not sys.stderr.isatty() if self.shown is None else self.shown

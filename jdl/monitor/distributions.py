@@ -15,7 +15,7 @@ from jdl import check
 from jdl.check import InputError
 from jdl.data import Dataset
 from jdl.monitor import ending
-from jdl.monitor.boards import open_writer
+from jdl.monitor.boards import open_writer, writer_of
 from jdl.nn.core import Layer
 from jdl.nn.paths import paths
 from jdl.nn.probing import probe
@@ -25,6 +25,8 @@ from jdl.programs import Program, cached_program
 from jdl.runs import Run
 from jdl.show.histograms import Histogram, histogram, plot_histograms
 from jdl.steps import eval_variables
+
+SUFFIX = ".histograms"
 
 
 class Histograms:
@@ -40,7 +42,8 @@ class Histograms:
         every: reports from one to the next.
 
     Raises:
-        InputError: ``every`` is less than 1, or the batch is none.
+        InputError: ``every`` is less than 1, or the batch is none; or, at the beginning of a run, the model does not
+            take it, or nothing can be written into the folder.
         ModuleNotFoundError: at the beginning of a run, where tensorboardX is missing; says which extra brings it.
     """
 
@@ -57,14 +60,16 @@ class Histograms:
         self.last: dict[str, Histogram] = {}
 
     def begin(self, run: Run) -> None:
-        """Open the event file."""
-        self.writer, self.last = open_writer(self.folder, run), {}
+        """Open the event file, and compile."""
+        histograms(run, self.batch)  # says what is wrong with the batch before the first step
+        self.writer, self.last = open_writer(self.folder, run, SUFFIX), {}
 
     def __call__(self, run: Run) -> None:
         if len(run.history) % self.every:
             return
-        self.last = histograms(run, self.batch)
         with ending.forgiven(self):
+            self.last = histograms(run, self.batch)
+            self.writer = writer_of(self.writer, self.folder, run, SUFFIX)
             for name, one in self.last.items():
                 if one.counts.any():
                     self._write(name, one, run.history[-1]["step"])

@@ -1,4 +1,4 @@
-"""How a run ended, and what may go wrong without ending it."""
+"""How a run ended, and what may go wrong before it begins, and later without ending it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import contextlib
 import sys
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+from jdl.check import InputError
 from jdl.runs import Run
 
 
@@ -35,10 +37,33 @@ class Watch:
 
 @contextlib.contextmanager
 def forgiven(monitor: Any) -> Iterator[None]:
-    """Turn what a full disk or a lost folder raises into a warning, once for each monitor."""
+    """Turn whatever is raised while a run is watched into a warning, once for each monitor.
+
+    A full disk and a lost folder are what happens; but a training of days is worth more than any error of its monitors.
+    """
     try:
         yield
-    except OSError as error:
+    except Exception as error:
         if not getattr(monitor, "_warned", False):
             monitor._warned = True
-            warnings.warn(f"{type(monitor).__name__} could not write: {error}; the run goes on", MonitorWarning, 4)
+            told = str(error) if isinstance(error, (OSError, InputError)) else f"{type(error).__name__}: {error}"
+            warnings.warn(f"{type(monitor).__name__} could not write: {told}; the run goes on", MonitorWarning, 4)
+
+
+@contextlib.contextmanager
+def writing_into(folder: Path) -> Iterator[None]:
+    """Make a folder before the first step, and refuse one in which nothing can be written.
+
+    Raises:
+        InputError: names the folder, what is wrong with it, and the fix.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except (FileExistsError, NotADirectoryError) as error:
+        message = f"folder got {str(folder)!r}, where a file stands in the way; give a folder, as runs/a"
+        raise InputError(message) from error
+    except OSError as error:
+        why = error.strerror or str(error)
+        message = f"folder got {str(folder)!r}, where nothing can be written: {why}; give one that you may write into"
+        raise InputError(message) from error

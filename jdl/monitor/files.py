@@ -8,7 +8,8 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Mapping
+import weakref
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,16 @@ import jax
 import numpy as np
 
 from jdl import saving
+from jdl.check import InputError
 from jdl.checkpoints.files import circumstances
 from jdl.monitor import ending
-from jdl.monitor.measuring import explain, forward_flops, measure
+from jdl.monitor.measuring import explain, forward_flops, measure, prepare
 from jdl.optimizers import hyperparams
 from jdl.runs import Run
 
 METRICS, CONFIG, RESULT = "metrics.jsonl", "config.json", "result.json"
 CLOCKS = ("step", "epoch", "seconds")
+_writers: weakref.WeakValueDictionary[Path, Run] = weakref.WeakValueDictionary()  # which run writes into a folder
 
 
 class Metrics:
@@ -35,47 +38,74 @@ class Metrics:
 
     A run that goes on from a checkpoint goes on with its file, from which lines beyond its last report are cut: it
     holds what the uninterrupted run would have written. One that starts anew puts the old files aside, as
-    ``metrics.1.jsonl`` and so on. A report that cannot be written is a warning, not the end of the run.
+    ``metrics.1.jsonl`` and so on. A report that cannot be written is a warning, not the end of the run; a folder that
+    goes away while the run lasts is made again, and reports before that are written again from ``run.history``.
 
     Args:
         folder: made where it does not exist.
         peak_flops: as in :func:`measure`.
+
+    Raises:
+        InputError: at the beginning of a run, where nothing can be written into the folder, or another ``Metrics`` of
+            this process writes there.
     """
 
     def __init__(self, folder: str | Path, peak_flops: float | None = None):
         self.folder, self.peak_flops = Path(folder), peak_flops
+        self._config: dict[str, Any] = {}
         self._ending: ending.Watch | None = None
 
     def begin(self, run: Run) -> None:
         """Write the settings, and cut or put aside what is there."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        config = self._config(run)
-        if run.resumed is None:
-            put_aside(self.folder, (METRICS, CONFIG, RESULT))
-        else:
-            (self.folder / RESULT).unlink(missing_ok=True)
-            config["optimizer"] = _optimizer_before(self.folder / CONFIG) or config["optimizer"]
-        _keep_history(self.folder / METRICS, run)
-        write_json(self.folder / CONFIG, config)
-        self._ending = ending.Watch()
+        place = self.folder.resolve()
+        if (other := _writers.get(place)) is not None and other.training:
+            whose = "this run" if other is run else "another run"
+            raise InputError(
+                f"folder got {str(self.folder)!r}, into which {whose} writes its metrics already; "
+                "give every run a folder of its own, and standard(folder) or Metrics(folder) once"
+            )
+        self._config = self._about(run)
+        with ending.writing_into(self.folder):
+            if run.resumed is None:
+                put_aside(self.folder, (METRICS, CONFIG, RESULT))
+            else:
+                (self.folder / RESULT).unlink(missing_ok=True)
+                self._config["optimizer"] = _optimizer_before(self.folder / CONFIG) or self._config["optimizer"]
+            self._write(run.history)
+        prepare(run, self.peak_flops)
+        self._ending, _writers[place] = ending.Watch(), run
 
     def __call__(self, run: Run) -> None:
-        line = json.dumps(plain(measure(run, self.peak_flops))) + "\n"
-        with ending.forgiven(self), _whole(self.folder / METRICS) as path, path.open("a", encoding="utf-8") as file:
-            file.write(line)
+        with ending.forgiven(self):
+            line = json.dumps(plain(measure(run, self.peak_flops))) + "\n"
+            self._make_again(run.history[:-1])
+            with _whole(self.folder / METRICS) as path, path.open("a", encoding="utf-8") as file:
+                file.write(line)
 
     def end(self, run: Run) -> None:
         """Write how the run ended."""
         if self._ending is None:
             return  # it never began
         status, reason = self._ending.status(run)
+        self._ending = None
         row = run.history[-1] if run.history else {}
         metrics = {name: value for name, value in row.items() if name not in CLOCKS and np.ndim(value) == 0}
         told = {"status": status, "reason": reason, "step": row.get("step", 0), "seconds": row.get("seconds", 0.0)}
         with ending.forgiven(self):
+            self._make_again(run.history)
             write_json(self.folder / RESULT, told | {"metrics": metrics})
 
-    def _config(self, run: Run) -> dict[str, Any]:
+    def _write(self, history: Sequence[Mapping[str, Any]]) -> None:
+        _keep_history(self.folder / METRICS, history)
+        write_json(self.folder / CONFIG, self._config)
+
+    def _make_again(self, history: Sequence[Mapping[str, Any]]) -> None:
+        """Where the folder or its lines went away, write what is still known of them."""
+        if not (self.folder / METRICS).exists():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._write(history)
+
+    def _about(self, run: Run) -> dict[str, Any]:
         about = {
             "settings": run.settings,
             "optimizer": jax.device_get(hyperparams(run.state)),
@@ -146,24 +176,19 @@ def _optimizer_before(path: Path) -> Any:
         return None
 
 
-def _keep_history(path: Path, run: Run) -> None:
+def _keep_history(path: Path, history: Sequence[Mapping[str, Any]]) -> None:
     """Leave the lines of the reports that a run knows of, and add those that were lost, from its history."""
-    last = last_report(run)
+    last = history[-1]["step"] if history else 0
     lines: dict[int, str] = {}
     with contextlib.suppress(FileNotFoundError):
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
             step = _step(line)
             if step is not None and step <= last:
                 lines[step] = line
-    for row in run.history:
+    for row in history:
         lines.setdefault(row["step"], json.dumps(plain(row)))
     text = "".join(f"{lines[step]}\n" for step in sorted(lines))
     saving.save(path, lambda beside: beside.write_text(text, encoding="utf-8"), (".jsonl",))
-
-
-def last_report(run: Run) -> int:
-    """The step of a run's last report, 0 before the first."""
-    return run.history[-1]["step"] if run.history else 0
 
 
 def _step(line: str) -> int | None:

@@ -44,6 +44,12 @@ def measure(run: Run, peak_flops: float | None = None) -> dict[str, Any]:
     return row | last.values
 
 
+def prepare(run: Run, peak_flops: float | None = None) -> None:
+    """Trace, compile and look up all that :func:`measure` needs, before the first step: no report is slower for it."""
+    peak(run, peak_flops)
+    _beside(run, peak_flops)
+
+
 @dataclasses.dataclass(frozen=True)
 class _Measured:
     row: dict[str, Any]

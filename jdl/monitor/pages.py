@@ -11,7 +11,7 @@ from typing import Any
 from jdl.check import InputError
 from jdl.monitor import ending
 from jdl.monitor.files import METRICS, environment, number_of_parameters, plain
-from jdl.monitor.measuring import BACKWARD, explain, forward_flops, measure
+from jdl.monitor.measuring import BACKWARD, explain, forward_flops, measure, prepare
 from jdl.runs import Run
 from jdl.show import text
 from jdl.show.page import duration
@@ -33,6 +33,9 @@ class Page:
     Args:
         folder: made where it does not exist; its name is the name of the run.
         peak_flops: as in :func:`measure`.
+
+    Raises:
+        InputError: at the beginning of a run, where nothing can be written into the folder.
     """
 
     def __init__(self, folder: str | Path, peak_flops: float | None = None):
@@ -44,15 +47,16 @@ class Page:
     def begin(self, run: Run) -> None:
         """Write the page of a run that has not reported yet; after a resume with the reports before."""
         self._began = time.perf_counter()
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._rows = [] if run.resumed is None else self._before(run)
-        self._write(run)
+        prepare(run, self.peak_flops)
+        with ending.writing_into(self.folder):
+            self._rows = [] if run.resumed is None else self._before(run)
+            self._write(run)
         self._ending = ending.Watch()
 
     def __call__(self, run: Run) -> None:
-        self._rows.append(_numbers(measure(run, self.peak_flops)))
-        if time.perf_counter() >= self._next:
-            with ending.forgiven(self):
+        with ending.forgiven(self):
+            self._rows.append(_numbers(measure(run, self.peak_flops)))
+            if time.perf_counter() >= self._next:
                 self._write(run)
 
     def end(self, run: Run) -> None:
@@ -85,6 +89,7 @@ class Page:
             updated=time.time(),
             patience=max(_PATIENCE, 10 * (begin - self._began) / reports),
         )
+        self.folder.mkdir(parents=True, exist_ok=True)  # it may have gone away
         write_run(self.folder / "index.html", report)
         end = time.perf_counter()
         self._next = end + max(_SHORTEST, (end - begin) / _SHARE)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from jdl import monitor
+from jdl.check import InputError
 from tests.monitor.watched import STEPS, Watched
 
 
@@ -178,10 +179,13 @@ class TestAFullDisk:
         watched.report()
         assert [row["step"] for row in lines(tmp_path)] == [3, 12]
 
-    def test_at_the_beginning_is_an_error(self, tmp_path: Path):
-        (tmp_path / "file").write_text("")
-        with pytest.raises(OSError):
-            Watched([monitor.Metrics(tmp_path / "file")]).begin()
+    def test_at_the_beginning_is_an_error(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        def full(*arguments, **options):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(Path, "write_text", full)
+        with pytest.raises(InputError, match="nothing can be written: No space left on device"):
+            Watched([monitor.Metrics(tmp_path)]).begin()
 
 
 def test_an_old_file_is_readable_at_every_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -193,7 +197,7 @@ def test_an_old_file_is_readable_at_every_moment(tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr(os, "replace", fail)
     watched = Watched([monitor.Metrics(tmp_path)], resumed=3)
-    with pytest.raises(OSError):
+    with pytest.raises(InputError, match="killed"):
         watched.begin()
     assert (tmp_path / "metrics.jsonl").read_text() == before
 

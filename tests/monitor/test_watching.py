@@ -178,6 +178,7 @@ class TestHistograms:
 
     def test_count_what_is_not_finite(self):
         run = Watched().run
+        run.state = jax.tree.map(lambda leaf: leaf, run.state)  # other tests begin with the same dicts
         run.state.params["0"]["bias"] = run.state.params["0"]["bias"].at[2].set(np.nan)
         found = monitor.histograms(run)["parameters/0/bias"]
         assert (found.not_finite, found.counts.sum()) == (1, 6)
