@@ -30,14 +30,24 @@ class CorruptData(InputError):
 
 
 def cache_dir() -> Path:
-    """The folder of downloads: ``$JDL_CACHE_DIR``, or ``jdl`` in ``$XDG_CACHE_HOME`` or in the user's own cache."""
+    """The folder of downloads: ``$JDL_CACHE_DIR``, or ``jdl`` in ``$XDG_CACHE_HOME`` or in the user's own cache.
+
+    Raises:
+        DataUnavailable: neither variable is set, and the user has no home.
+    """
     if folder := os.environ.get("JDL_CACHE_DIR"):
         return Path(folder)
     if folder := os.environ.get("XDG_CACHE_HOME"):
         return Path(folder) / "jdl"
     if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA", "~/AppData/Local")).expanduser() / "jdl"
-    return Path("~/Library/Caches/jdl" if sys.platform == "darwin" else "~/.cache/jdl").expanduser()
+        own = Path(os.environ.get("LOCALAPPDATA", "~/AppData/Local")) / "jdl"
+    else:
+        own = Path("~/Library/Caches/jdl" if sys.platform == "darwin" else "~/.cache/jdl")
+    try:
+        return own.expanduser()
+    except RuntimeError:  # as in a container that runs under any number
+        message = "there is no folder for downloads, as this user has no home; set JDL_CACHE_DIR to a folder"
+        raise DataUnavailable(message) from None
 
 
 def fetch(
@@ -69,7 +79,6 @@ def fetch(
         CorruptData: the file in ``$JDL_DATA_DIR``, or every download, has another checksum.
     """
     urls = (urls,) if isinstance(urls, str) else tuple(urls)
-    cached = cache_dir() / name / file
     tried = []
     if data_dir := os.environ.get("JDL_DATA_DIR"):
         own = Path(data_dir) / name / file
@@ -80,6 +89,7 @@ def fetch(
     else:
         tried.append("JDL_DATA_DIR is not set")
 
+    cached = cache_dir() / name / file  # after the user's own folder, which is enough where there is no other
     record = cached.with_name(cached.name + ".sha256")
     unknown = checksum is None and content is None
     if unknown and record.is_file():

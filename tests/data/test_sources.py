@@ -91,6 +91,25 @@ def test_cache_dir(environment, expected, monkeypatch):
         assert cache_dir() == Path(path)
 
 
+@pytest.mark.parametrize("platform", ["linux", "darwin", "win32"])
+def test_a_user_without_a_home(tmp_path, monkeypatch, platform):
+    def no_home(path):
+        raise RuntimeError("Could not determine home directory.")  # as pathlib does
+
+    for name in ("JDL_CACHE_DIR", "XDG_CACHE_HOME", "JDL_DATA_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("sys.platform", platform)
+    monkeypatch.setattr(Path, "expanduser", no_home)
+    with pytest.raises(DataUnavailable, match="no home; set JDL_CACHE_DIR"):
+        cache_dir()
+    with pytest.raises(DataUnavailable, match="JDL_CACHE_DIR"):
+        fetch("cats", "cats.bin", "http://localhost:1/cats.bin")
+    (tmp_path / "cats").mkdir()
+    (tmp_path / "cats" / "cats.bin").write_bytes(b"cat")
+    monkeypatch.setenv("JDL_DATA_DIR", str(tmp_path))
+    assert fetch("cats", "cats.bin", ()) == tmp_path / "cats" / "cats.bin"
+
+
 @pytest.mark.parametrize("checks", [{"checksum": SHA256}, {"checksum": MD5.upper().replace("MD5", "md5")}, {}])
 @pytest.mark.parametrize("kind", ["file", "unsized"])
 def test_downloads_once(server, cache, checks, kind):
