@@ -35,9 +35,16 @@ class Plan:
     ):
         if (epochs is None) == (steps is None):
             raise InputError(f"fit got epochs={epochs} and steps={steps}, wanted one of the two")
-        for name, value in (("steps_per_call", per_call), ("validate_every", every), ("steps", steps)):
-            if value is not None and (not isinstance(value, (int, np.integer)) or value < 1):
+        for name, value in (
+            ("batch_size", batch_size),
+            ("steps_per_call", per_call),
+            ("validate_every", every),
+            ("steps", steps),
+        ):
+            if value is not None and not (_is_whole(value) and value >= 1):
                 raise InputError(f"{name} got {value!r}, wanted an integer of at least 1")
+        if epochs is not None and not (_is_whole(epochs) or isinstance(epochs, (float, np.floating))):
+            raise InputError(f"epochs got {epochs!r}, wanted a number, such as 3 or 0.5")
         if examples is None and steps is None:
             raise InputError(
                 f"fit got epochs={epochs} and data that does not say how many examples it has; "
@@ -47,6 +54,11 @@ class Plan:
         if steps is None:
             assert examples is not None and epochs is not None
             steps = steps_in_epochs(examples, batch_size, epochs)
+            if steps < 1:
+                raise InputError(
+                    f"epochs got {epochs!r}, which is no full batch: {examples} examples in batches of {batch_size}; "
+                    "wanted at least one step"
+                )
             every_step = None
         else:
             every_step = max(1, steps // 10) if examples is None and every is None else every
@@ -73,6 +85,10 @@ class Plan:
     def epoch(self, step: int) -> dict[str, int]:
         """Which epoch a report after ``step`` steps belongs to, from 1; nothing where that is unknown."""
         return {} if self.examples is None else {"epoch": -(-step * self.batch_size // self.examples)}
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
 class Call(NamedTuple):

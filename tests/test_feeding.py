@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import threading
+import time
 import warnings
 
 import jax
@@ -12,6 +14,7 @@ import optax
 import pytest
 
 import jdl
+import jdl.feeding
 import jdl.looping
 from jdl import nn
 from tests.networks import assert_close
@@ -147,10 +150,56 @@ def test_bad_input(make, message):
         make()
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 0, "epochs": 1}, "batch_size got 0, wanted an integer of at least 1"),
+        ({"batch_size": 2.5, "epochs": 1}, r"batch_size got 2\.5"),
+        ({"batch_size": True, "steps": 1}, "batch_size got True"),
+        ({"batch_size": 8, "epochs": "3"}, "epochs got '3', wanted a number"),
+        ({"batch_size": 8, "epochs": True}, "epochs got True"),
+        ({"batch_size": 8, "epochs": float("nan")}, "epochs got nan"),
+        ({"batch_size": 8, "epochs": 0}, "epochs got 0, which is no full batch: 50 examples in batches of 8"),
+        ({"batch_size": 8, "epochs": 0.01}, r"epochs got 0\.01, which is no full batch"),
+        ({"batch_size": 8, "steps": 0}, "steps got 0"),
+    ],
+)
+def test_a_plan_has_steps(options, message):
+    with pytest.raises(jdl.InputError, match=message):
+        jdl.feeding.Plan(50, **options)
+
+
+@pytest.mark.parametrize("epochs", [2, 0.5, np.int64(2), np.float32(0.5)])
+def test_epochs_are_any_number(epochs):
+    assert jdl.feeding.Plan(50, 8, epochs=epochs).steps == int(epochs * 50 / 8)
+
+
+def test_closing_leaves_a_read_that_hangs_to_itself(monkeypatch):
+    monkeypatch.setattr(sys.modules["jdl.data.prefetch"], "PATIENCE", 0.2)
+    go_on, begun = threading.Event(), threading.Event()
+
+    def hangs():
+        yield X[:8], Y[:8]
+        begun.set()
+        go_on.wait(30)
+        yield X[:8], Y[:8]
+
+    feed = jdl.feeding.Streamed(jdl.data.Batches(hangs), jdl.feeding.Plan(None, 8, steps=9), seed=0)
+    calls = feed.calls(0)
+    assert next(calls).stop == 1
+    assert begun.wait(10)
+    before = time.perf_counter()
+    feed.close()
+    feed.close()
+    assert time.perf_counter() - before < 2
+    (thread,) = [thread for thread in threading.enumerate() if "prefetch" in thread.name]
+    go_on.set()
+    thread.join(10)
+    assert not thread.is_alive()
+
+
 def test_waiting_is_measured():
     def slowly():
-        import time
-
         for batch in Loader():
             time.sleep(0.05)
             yield batch
