@@ -42,8 +42,8 @@ class Prefetched(Iterator[Any]):
         self._thread = threading.Thread(
             target=_fill, args=(self._shelf, items, transform), name="jdl-prefetch", daemon=True
         )
-        self._interrupt = interrupt_of(items)
-        weakref.finalize(self, _stop, self._shelf, self._thread, self._interrupt).atexit = False
+        self._stop = weakref.finalize(self, _stop, self._shelf, self._thread, interrupt_of(items))
+        self._stop.atexit = False
         self._thread.start()
         unfinished.add(self)
 
@@ -58,7 +58,7 @@ class Prefetched(Iterator[Any]):
 
     def close(self) -> None:
         """Stop the thread and close the iterator; an item in the making is finished first, unless that takes long."""
-        _stop(self._shelf, self._thread, self._interrupt)
+        self._stop()  # the first time only
         unfinished.discard(self)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from jdl.check import InputError
 from jdl.data.order import batch_indices, indices_between
-from jdl.data.prefetch import Interruptible, close_if_idle, interrupt_of
+from jdl.data.prefetch import Interruptible, interrupt_of
 from jdl.data.stream_arrays import Batch, as_example, padded, stacked
 from jdl.data.stream_base import Stream, whole
 
@@ -97,13 +97,11 @@ class Examples(Stream):
         return (read(step) for step in (itertools.count() if count is None else range(count)))
 
 
-def _without_position(batches: Iterator[Batch]) -> Iterator[tuple[Batch, None]]:
+def _without_position(batches: Generator[Batch] | Interruptible) -> Iterator[tuple[Batch, None]]:
     def pairs() -> Generator[tuple[Batch, None]]:
-        try:
+        with contextlib.closing(batches):
             for batch in batches:
                 yield batch, None
-        finally:
-            close_if_idle(batches)
 
     return Interruptible(pairs(), interrupt_of(batches))
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import itertools
+import random
+import signal
 import subprocess
 import sys
 import threading
@@ -205,6 +207,126 @@ print(next(items))
 def test_a_program_that_closes_nothing_still_ends():
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, "0\nclosed\n", "")
+
+
+class Hangs:
+    """Its reads last until they are let go."""
+
+    def __init__(self, go_on):
+        self.go_on, self.begun = go_on, threading.Event()
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        self.begun.set()
+        self.go_on.wait(30)
+        raise StopIteration
+
+
+class Interruptible(Hangs):
+    def interrupt(self):
+        self.go_on.set()
+
+
+def generator(source):
+    yield from source
+
+
+@pytest.fixture
+def go_on(monkeypatch):
+    monkeypatch.setattr(sys.modules["jdl.data.prefetch"], "PATIENCE", 0.2)
+    event = threading.Event()
+    yield event
+    event.set()
+    for thread in threads():
+        thread.join(10)
+
+
+@pytest.mark.parametrize("wrap", [iter, generator])
+def test_a_read_that_hangs_is_left_to_its_thread(wrap, go_on):
+    source = Hangs(go_on)
+    items = prefetch(wrap(source))
+    assert source.begun.wait(10)
+    before = time.perf_counter()
+    items.close()
+    items.close()
+    with pytest.raises(StopIteration):
+        next(items)
+    del items
+    assert time.perf_counter() - before < 2
+    (thread,) = threads()
+    assert thread.daemon
+
+
+def test_a_read_that_hangs_is_interrupted_where_it_can_be(go_on):
+    source = Interruptible(go_on)
+    items = prefetch(source)
+    assert source.begun.wait(10)
+    items.close()
+    assert go_on.is_set() and threads() == []
+
+
+class Signalled(Exception):
+    pass
+
+
+@pytest.fixture
+def alarm():
+    """A signal that raises in the main thread, wherever that is."""
+
+    def handler(number, frame):
+        raise Signalled
+
+    before = signal.signal(signal.SIGALRM, handler)
+    yield lambda seconds: signal.setitimer(signal.ITIMER_REAL, seconds)
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
+
+
+def test_a_signal_ends_the_wait_for_an_item(alarm, go_on):
+    items = prefetch(generator(Hangs(go_on)))
+    alarm(0.1)
+    with pytest.raises(Signalled):
+        next(items)
+    items.close()
+    with pytest.raises(StopIteration):
+        next(items)
+
+
+def test_a_signal_at_any_point_of_taking_breaks_nothing(alarm):
+    with prefetch(itertools.count(), 1) as items:
+        last, caught = -1, 0
+        for _ in range(300):
+            try:
+                alarm(random.uniform(5e-5, 5e-4))
+                while True:
+                    item = next(items)
+                    assert item > last
+                    last = item
+            except Signalled:
+                caught += 1
+        assert caught == 300
+        assert next(items) > last
+
+
+HANGING = """
+import time
+from jdl.data import prefetch
+def numbers():
+    yield 0
+    time.sleep(1000)
+items = prefetch(numbers())
+print(next(items))
+"""
+
+
+@pytest.mark.slow
+def test_a_program_ends_though_a_read_hangs():
+    before = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", HANGING], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "0\n", "")
+    assert time.perf_counter() - before < 40  # on a busy machine
 
 
 @pytest.mark.parametrize("size", [0, -1, 1.5, "2"])
