@@ -204,6 +204,11 @@ class ReduceOnPlateau(_Watch):
             raise InputError(f"minimum got {minimum!r}, wanted a rate of at least 0", "ReduceOnPlateau")
         self.factor, self.cooldown, self.minimum, self.name = factor, cooldown, minimum, name
 
+    def begin(self, run: Run) -> None:
+        """Refuse a rate that cannot be set, one that follows a schedule say, before the first step."""
+        super().begin(run)
+        with_hyperparams(run.state, **{self.name: self._rate(run)})
+
     def __call__(self, run: Run) -> None:
         rate = self._rate(run)
         self._improved(run)

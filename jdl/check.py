@@ -67,7 +67,8 @@ def floating(x: Any, name: str = "input", fix: str = "convert it with x.astype(j
     """``x`` is an array of a floating (or complex) dtype."""
     array(x, name)
     if not jnp.issubdtype(x.dtype, jnp.inexact):
-        raise InputError(_say(name, x, "a floating dtype", fix))
+        pixels = f"{fix}, and pixels also to about 0 to 1: x.astype(jnp.float32) / 255"
+        raise InputError(_say(name, x, "a floating dtype", pixels if x.dtype == jnp.uint8 else fix))
 
 
 def integer(x: Any, name: str = "input", fix: str = "") -> None:

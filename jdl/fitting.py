@@ -17,13 +17,15 @@ from jdl.check import InputError
 from jdl.checkpoints import Checkpoints
 from jdl.data import Dataset, Splits, Stream, as_stream, cache_dir, load
 from jdl.diagnosis import PitfallWarning, light
-from jdl.diagnosis.findings import NO_VALIDATION
+from jdl.diagnosis.findings import LABELS, NO_VALIDATION
 from jdl.feeding import Feed, Plan, Resident, Streamed
 from jdl.gradients import Gradient
 from jdl.looping import Callback, Loop
 from jdl.nn.core import Layer
 from jdl.nn.settings import Variables
+from jdl.nonfinite import has_loss_scale
 from jdl.objectives import Batch, Objective, as_tuple, supervised, supervised_terms
+from jdl.optimizers import skipped
 from jdl.programs import keep_compiled
 from jdl.progress import Progress
 from jdl.resuming import describe_data, program_checksum, readable
@@ -107,25 +109,30 @@ def fit(
         raise InputError(f"max_compilations got {max_compilations!r}, wanted a whole number of at least 0")
     if isinstance(checkpoint, (str, Path)):
         checkpoint = Checkpoints(checkpoint)
-    start = functools.partial(_first_state, model, objective, optimizer, feed.first(), seed, variables)
+    first = feed.first()
+    start = functools.partial(_first_state, model, objective, optimizer, first, seed, variables)
     with contextlib.ExitStack() as stack:
         bar = stack.enter_context(Progress("training", feed.plan.steps, progress))
         stack.callback(feed.close)
         store = None if checkpoint is None else stack.enter_context(checkpoint.open())
         run = Run(model, objective, jax.eval_shape(start))
-        run.steps, run.batch = feed.plan.steps, jax.eval_shape(feed.first)
-        for name, part in (("data", train), ("validation", held_out)):
+        run.steps, run.batch = feed.plan.steps, jax.eval_shape(lambda: first)
+        sample = train if isinstance(train, Dataset) else Dataset(first)
+        for name, part in (("data", sample), ("validation", held_out)):
             if isinstance(part, Dataset):
                 check_targets(objective, run.state.variables, part, name)
+        if has_loss_scale(run.state) and skipped(run.state) is None:
+            raise InputError("a loss scale runs into steps that are not finite; give fit jdl.skip_nonfinite(optimizer)")
         program, (_, report) = jax.make_jaxpr(step, return_shape=True)(run.state, run.batch)
         run.settings = _settings(run, feed, train, held_out, seed)
         if store is not None:
             run.settings["program"] = program_checksum(program)
         loop = Loop(run, step, report, feed, held_out, called, bar, store, max_compilations)
         loop.go_on_or(start)
-        run.findings = light(objective, model, train, held_out)
+        run.findings = light(objective, model, sample, held_out)
         for finding in run.findings:
-            if finding.name != NO_VALIDATION:  # many a run needs none
+            # many a run needs no validation, and of a stream one batch is seen
+            if finding.name != NO_VALIDATION and (sample is train or finding.name != LABELS):
                 warnings.warn(PitfallWarning(str(finding)), stacklevel=2)
         loop.train()
     return run

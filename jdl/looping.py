@@ -7,7 +7,6 @@ import functools
 import time
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -85,7 +84,7 @@ class Loop:
         self.skipped = count_skipped(run.state)
         self.position, self.seconds = extra["position"], extra["seconds"]
         run.history, run.stopped = list(extra["history"]), extra["stopped"]
-        place = f"step {saved.step} in {str(self.store.settings.folder)!r}"
+        place = f"step {saved.step} in {str(self.store.folder)!r}"
         lines = hand_over(self.callbacks, extra["callbacks"])
         if run.stopped is not None:
             lines.append(f"the run ended there: {run.stopped}; to train anew, name another folder")
@@ -93,7 +92,11 @@ class Loop:
             lines.append(f"that is more than the {self.plan.steps} steps asked for, so nothing is trained")
         elif not self.feed.exact and self.position is None and self.done < self.plan.steps:
             lines.append(f"the data has no place to go on from: step {self.done + 1} starts a new pass over it")
-        if lines := [*changes(extra["settings"], run.settings), *lines]:
+        changed = changes(extra["settings"], run.settings)
+        if changed and self.done == self.plan.steps:
+            lines.append("all steps are done, so nothing is trained; ask for more, or name another folder")
+        self.bar.say(f"going on from {place} of {self.plan.steps:,}")
+        if lines := [*changed, *lines]:
             listed = "".join(f"\n  {line}" for line in lines)
             warnings.warn(f"going on from {place}, but not as before:{listed}", ResumeWarning, stacklevel=4)
 
@@ -266,17 +269,18 @@ class Loop:
                 feed.close()
         if bad is None:
             return f"; run again from the last checkpoint it did not come back; {advice}"
-        path = write_bad_step(Path(self.store.settings.folder), bad)
+        path = write_bad_step(self.store.folder, bad)
         return f". It is step {bad.step}; jdl.replay({str(path)!r}, step) says where it begins; {advice}"
 
     def _leave(self, name: str) -> None:
-        if self._look():
-            self._save()
-        self.store.wait()
+        for _ in range(2):  # another library's signal handler may raise in the middle of it
+            with contextlib.suppress(Exception):
+                if self._look():
+                    self._save()
+                self.store.wait()
+                break
         self.run.stopped = name
-        self.bar.say(
-            f"{name} after step {self.done:,} of {self.plan.steps:,}: a checkpoint is in {self.store.settings.folder}"
-        )
+        self.bar.say(f"{name} after step {self.done:,} of {self.plan.steps:,}: a checkpoint is in {self.store.folder}")
         raise Interrupted(name, self.run)
 
     # clocks

@@ -49,9 +49,11 @@ class Progress:
         self._bar.update(self._task, completed=done, numbers=numbers())
 
     def say(self, message: str) -> None:
-        """A line above the bar."""
+        """A line above the bar, and on standard error also where there is no bar."""
         if self._bar is not None:
             self._bar.console.print(message, highlight=False, markup=False)
+        else:
+            print(message, file=sys.stderr)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

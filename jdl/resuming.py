@@ -86,7 +86,7 @@ def describe_data(data: Dataset | Stream | None) -> str:
 
 def program_checksum(program: Any) -> str:
     """A checksum of a traced step, in which every constant stands: a learning rate, say, or a loss's weight."""
-    digest = hashlib.sha256(re.sub(r"0x[0-9a-f]{6,}", "", str(program)).encode())
+    digest = hashlib.sha256(re.sub(r"0x[0-9a-f]{6,}", "", program.pretty_print(use_color=False)).encode())
     for constant in program.consts:
         if not jnp.issubdtype(jax.typeof(constant).dtype, jax.dtypes.prng_key):
             digest.update(np.asarray(constant).tobytes())
