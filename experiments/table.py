@@ -87,17 +87,25 @@ ROWS = (
     ),
     Row(
         "benchmark",
-        "784-1024-10 at batch 128, made-up inputs",
+        "784-1024-10 at batch 256, made-up inputs",
         "watching, watched and saved/ratio",
         at_most=1.05,
-        beside=("watching, control: jdl.fit again/ratio", "watching, watched and saved/ms per step"),
+        beside=(
+            "watching, watched and saved, with norms/ratio",
+            "watching, control: jdl.fit again/ratio",
+            "watching, watched and saved/ms per step",
+        ),
     ),
     Row(
         "benchmark",
         "batches of 128 × 784 bytes",
-        "loading, gathered on the device/ratio",
+        "loading, gathered on the device, 8 steps a call/ratio",
         at_most=1,
-        beside=("loading, control: NumPy indexing again/ratio", "loading, NumPy indexing/ms per step"),
+        beside=(
+            "loading, gathered on the device, a step a call/ratio",
+            "loading, control: NumPy indexing again/ratio",
+            "loading, NumPy indexing/ms per step",
+        ),
     ),
     Row(
         "pitfalls",
