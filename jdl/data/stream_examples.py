@@ -65,7 +65,7 @@ class Examples(Stream):
 
     def __repr__(self) -> str:
         name = repr(self.name or type(self.source).__name__)
-        return f"Examples({name}, {self.examples} examples" + (f", {self.workers} workers)" if self.workers else ")")
+        return f"Examples({name}, {self.examples} examples)"  # who reads them changes nothing
 
     def batches(self, batch_size: int, seed: int, start: int = 0, position: Any = None) -> Iterator[tuple[Batch, None]]:
         indices_between(self.examples, batch_size, seed, start, start)  # complains now, before any worker starts

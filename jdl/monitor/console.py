@@ -71,7 +71,7 @@ class Console:
             return  # it never began
         status, reason = self._ending.status(run)
         row = run.history[-1] if run.history else {}
-        told = f"{status} at step {row.get('step', 0):,} after {duration(row.get('seconds', 0.0))}"
+        told = f"{status} at step {int(run.state.step):,} after {duration(row.get('seconds', 0.0))}"
         with ending.forgiven(self):
             self._print(f"{told}: {reason}" if reason else told)
 

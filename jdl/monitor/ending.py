@@ -28,6 +28,8 @@ class Watch:
         error = sys.exception()
         if error is not None and error is not self._before:
             name = type(error).__name__
+            if isinstance(error, SystemExit) and run.stopped is not None:  # jdl.Interrupted, by a signal
+                return "stopped", f"{run.stopped}; the same command goes on from its checkpoint"
             kind = "stopped" if isinstance(error, KeyboardInterrupt) else "failed"
             return kind, f"{name}: {error}" if str(error) else name
         if run.stopped is not None:

@@ -70,7 +70,10 @@ class Metrics:
                 put_aside(self.folder, (METRICS, CONFIG, RESULT))
             else:
                 (self.folder / RESULT).unlink(missing_ok=True)
-                self._config["optimizer"] = _optimizer_before(self.folder / CONFIG) or self._config["optimizer"]
+                before = _read(self.folder / CONFIG)  # the hyper-parameters that the run began with stand there
+                self._config["optimizer"] = before.get("optimizer") or self._config["optimizer"]
+                if before and (run.resumed >= run.steps or run.stopped is not None):
+                    self._config = before  # nothing is trained under these settings
             self._write(run.history)
         prepare(run, self.peak_flops)
         self._ending, _writers[place] = ending.Watch(), run
@@ -168,12 +171,13 @@ def put_aside(folder: Path, names: tuple[str, ...]) -> None:
         path.rename(aside(path, number))
 
 
-def _optimizer_before(path: Path) -> Any:
-    """The hyper-parameters that a run began with, before it went on."""
+def _read(path: Path) -> dict[str, Any]:
+    """A config that an earlier process left; nothing where there is none, or none that can be read."""
     try:
-        return json.loads(path.read_text(encoding="utf-8")).get("optimizer")
-    except (OSError, ValueError, AttributeError):
-        return None
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return config if isinstance(config, dict) else {}
 
 
 def _keep_history(path: Path, history: Sequence[Mapping[str, Any]]) -> None:

@@ -10,7 +10,7 @@ import optax
 import pytest
 
 import jdl
-from jdl import monitor
+from jdl import monitor, nn
 from tests.networks import batch_of, mlp
 from tests.show.pages import Page
 
@@ -111,3 +111,18 @@ def test_a_report_costs_little(tmp_path: Path):
     timed.end = lambda run: [one.end(run) for one in watched]
     jdl.fit(mlp(), jdl.losses.cross_entropy, OPTIMIZER, DATA, steps=300, validate_every=1, callbacks=[timed])
     assert np.mean(spent[1:]) < 0.05 * 45 * 5e-3
+
+
+def test_a_run_that_is_done_keeps_the_settings_it_was_trained_with(tmp_path):
+    def train(batch_size):
+        data = (np.random.default_rng(0).normal(size=(24, 3)).astype(np.float32), np.arange(24) % 2)
+        options = {"steps": 4, "batch_size": batch_size, "checkpoint": tmp_path / "c"}
+        monitors = [jdl.monitor.Metrics(tmp_path / "m")]
+        loss = jdl.losses.cross_entropy
+        return jdl.fit(nn.Chain(nn.Dense(2)), loss, optax.sgd(0.1), data, callbacks=monitors, **options)
+
+    train(8)
+    before = (tmp_path / "m" / "config.json").read_text()
+    with pytest.warns(jdl.ResumeWarning, match="all steps are done, so nothing is trained"):
+        train(12)
+    assert (tmp_path / "m" / "config.json").read_text() == before
