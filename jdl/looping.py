@@ -84,7 +84,7 @@ class Loop:
         self.skipped = count_skipped(run.state)
         self.position, self.seconds = extra["position"], extra["seconds"]
         run.history, run.stopped = list(extra["history"]), extra["stopped"]
-        place = f"step {saved.step} in {str(self.store.folder)!r}"
+        place = f"step {saved.step:,} of {self.plan.steps:,}, in {str(self.store.settings.folder)!r}"
         lines = hand_over(self.callbacks, extra["callbacks"])
         if run.stopped is not None:
             lines.append(f"the run ended there: {run.stopped}; to train anew, name another folder")
@@ -95,7 +95,7 @@ class Loop:
         changed = changes(extra["settings"], run.settings)
         if changed and self.done == self.plan.steps:
             lines.append("all steps are done, so nothing is trained; ask for more, or name another folder")
-        self.bar.say(f"going on from {place} of {self.plan.steps:,}")
+        self.bar.say(f"going on from {place}")
         if lines := [*changed, *lines]:
             listed = "".join(f"\n  {line}" for line in lines)
             warnings.warn(f"going on from {place}, but not as before:{listed}", ResumeWarning, stacklevel=4)
@@ -253,7 +253,8 @@ class Loop:
 
     def _trace_back(self) -> str:
         """Find the step, leave its file, and say what to do with it."""
-        advice = "a smaller learning rate, optax.clip_by_global_norm or jdl.skip_nonfinite may help"
+        skips = "" if skipped(self.run.state) is not None else " or jdl.skip_nonfinite"
+        advice = f"a smaller learning rate, optax.clip_by_global_norm{skips} may help"
         if self.store is None:
             return f"; fit(..., checkpoint=folder) would leave the step to be replayed; {advice}"
         if not self.feed.exact:
@@ -270,7 +271,7 @@ class Loop:
         if bad is None:
             return f"; run again from the last checkpoint it did not come back; {advice}"
         path = write_bad_step(self.store.folder, bad)
-        return f". It is step {bad.step}; jdl.replay({str(path)!r}, step) says where it begins; {advice}"
+        return f". The first is step {bad.step}; jdl.replay({str(path)!r}, step) says where it begins; {advice}"
 
     def _leave(self, name: str) -> None:
         for _ in range(2):  # another library's signal handler may raise in the middle of it
@@ -280,7 +281,8 @@ class Loop:
                 self.store.wait()
                 break
         self.run.stopped = name
-        self.bar.say(f"{name} after step {self.done:,} of {self.plan.steps:,}: a checkpoint is in {self.store.folder}")
+        about = f"a checkpoint is in {str(self.store.settings.folder)!r}, and the same command goes on from it"
+        self.bar.say(f"{name} after step {self.done:,} of {self.plan.steps:,}: {about}")
         raise Interrupted(name, self.run)
 
     # clocks

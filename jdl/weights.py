@@ -71,10 +71,10 @@ def load_weights(path: str | Path, like: Any, *, strict: bool = True, rename: Ma
         path: what :func:`save_weights` or anyone else wrote.
         like: variables, or any tree of arrays or of ``jax.ShapeDtypeStruct``. ``like.params`` for a file of parameters.
         strict: every array must stand on both sides with one shape and dtype. Otherwise what fits is loaded, the rest
-        stays as in ``like``, which then holds arrays, and a :class:`jdl.WeightsWarning` lists it.
+            stays as in ``like``, which then holds arrays, and a :class:`jdl.WeightsWarning` lists it.
         rename: names in the file to names in the model, by patterns of whole paths, of which the first match wins:
-        ``{"encoder/**": "body/**", "**/weight": "**/kernel"}``. What ``*`` (within one segment) and ``**`` (any number
-        of segments) stand for is put in place of those on the right, in order.
+            ``{"encoder/**": "body/**", "**/weight": "**/kernel"}``. What ``*`` (within one segment) and ``**`` (any
+            number of segments) stand for is put in place of those on the right, in order.
 
     Raises:
         InputError: the file is missing, cut off or no safetensors; a pattern matches nothing or gives two arrays one

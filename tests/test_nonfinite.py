@@ -40,7 +40,7 @@ def is_finite(tree) -> bool:
 
 @pytest.mark.parametrize("per_call", [1, 2])
 def test_the_step_is_found_and_the_run_stops_at_its_last_good_checkpoint(per_call, tmp_path):
-    with pytest.warns(jdl.NonFiniteWarning, match=rf"It is step {FIRST}; jdl\.replay\("):
+    with pytest.warns(jdl.NonFiniteWarning, match=rf"The first is step {FIRST}; jdl\.replay\("):
         run = fit(optax.adam(1e-2), tmp_path, steps_per_call=per_call)
     assert run.stopped == "parameters are not finite"
     (file,) = tmp_path.glob("nonfinite_*.safetensors")

@@ -35,7 +35,7 @@ class Checkpoints:
         keep: the newest ``keep`` stay, at least 1.
         best: a number of the report, ``"validation_loss"``; the checkpoint of its best value stays as well.
         mode: ``"min"`` or ``"max"``, which ``best`` is better; by default less of a loss or an error, and more of
-        anything else.
+            anything else.
 
     Raises:
         InputError: one of these cannot be used.
@@ -108,7 +108,7 @@ class Checkpoints:
         Args:
             like: a tree of arrays, or of ``jax.ShapeDtypeStruct``.
             step: by default the newest whose files are as they were written; a newer one that is damaged is named in
-            a :class:`jdl.CheckpointWarning`.
+                a :class:`jdl.CheckpointWarning`.
             at: the path of the part of the saved state that ``like`` stands for; by default it is all of it.
 
         Raises:
