@@ -13,14 +13,7 @@ Result    jdl.fit takes 1.04 times as long for a step of 0.16 ms as the hand-wri
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-import io
-import shutil
-import tempfile
-import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -29,21 +22,9 @@ import numpy as np
 import optax
 
 import jdl
-from experiments.common import Record, Settings, environment, experiment
-from experiments.timing import Timer, Workload, fit, loop, row_orders, time_rounds
+from experiments.common import Record, experiment
+from experiments.timing import Timer, Timing, Workload, compare, fit, loop
 from jdl import nn
-
-
-@dataclasses.dataclass(frozen=True)
-class Benchmark(Settings):
-    """What is timed, and how often."""
-
-    rounds: int = 151
-    """Stretches of each contender."""
-    steps: int = 300
-    """Steps in a stretch, after as many to warm up."""
-    only: tuple[str, ...] = ()
-    """Names of workloads; all unless given."""
 
 
 def small_mlp() -> dict[str, Timer]:
@@ -98,103 +79,13 @@ def small_mlp() -> dict[str, Timer]:
     }
 
 
-def watched() -> dict[str, Timer]:
-    """784-1024-10 at batch 256 by Adam, a step of about 5 ms: bare, and with monitors and checkpoints at every report.
-
-    A stretch is two epochs of MNIST's 55,000 digits, and ends with a report: a line in metrics.jsonl, a page, and a
-    checkpoint of the 9.8 MB of weights and moments, written in the background. The norms of gradients and updates,
-    which the step itself must measure, come on top.
-    """
-    rng = np.random.default_rng(0)
-    data = (rng.normal(size=(12800, 784)).astype(np.float32), rng.integers(0, 10, size=12800).astype(np.int32))
-    model = nn.Chain(nn.Dense(1024), jax.nn.relu, nn.Dense(10))
-    bare, recorded = optax.adam(1e-3), jdl.record_norms(optax.adam(1e-3), every=10)
-
-    def plain(steps: int) -> float:
-        return fit(model, jdl.losses.cross_entropy, bare, data, batch_size=256)(steps)
-
-    def with_all(steps: int, optimizer: optax.GradientTransformation = bare) -> float:
-        folder = Path(tempfile.mkdtemp(prefix="watched-"))
-        try:
-            monitors = jdl.monitor.standard(folder / "monitor", peak_flops=1e11)
-            options: dict[str, Any] = {"callbacks": monitors, "checkpoint": folder / "checkpoints", "batch_size": 256}
-            with contextlib.redirect_stderr(io.StringIO()):
-                return fit(model, jdl.losses.cross_entropy, optimizer, data, **options)(steps)
-        finally:
-            shutil.rmtree(folder)
-
-    return {
-        "jdl.fit": plain,
-        "watched and saved": with_all,
-        "watched and saved, with norms": lambda steps: with_all(steps, recorded),
-        "control: jdl.fit again": plain,
-    }
-
-
-def loading() -> dict[str, Timer]:
-    """Batches of 128 rows of 784 bytes from an array that stays on the device, and by NumPy, in the same order."""
-    pixels = np.random.default_rng(0).integers(0, 256, size=(55_000, 784)).astype(np.uint8)
-    kept, gather = jnp.asarray(pixels), jax.jit(lambda data, rows: data.at[rows].get(mode="promise_in_bounds"))
-
-    def timer(serve: Callable[[np.ndarray], Any], per_call: int = 1) -> Timer:
-        rows = row_orders(len(pixels), 128)
-
-        def timed(steps: int) -> float:
-            calls = [np.stack([next(rows) for _ in range(per_call)]) for _ in range(steps // per_call)]
-            begin = time.perf_counter()
-            for own in calls:
-                batch = serve(own if per_call > 1 else own[0])
-            jax.block_until_ready(batch)
-            return (time.perf_counter() - begin) / (len(calls) * per_call)
-
-        return timed
-
-    def together(steps: int) -> float:
-        return timer(lambda rows: gather(kept, rows), 8)(steps)
-
-    return {
-        "NumPy indexing": timer(lambda rows: pixels[rows]),
-        "gathered on the device, 8 steps a call": together,
-        "gathered on the device, a step a call": timer(lambda rows: gather(kept, rows)),
-        "NumPy indexing, then moved to the device": timer(lambda rows: jax.device_put(pixels[rows])),
-        "control: NumPy indexing again": timer(lambda rows: pixels[rows]),
-    }
-
-
-WORKLOADS = {
-    "784-128-10": Workload(small_mlp, reference="hand-written loop", contender="jdl.fit", at_most=1.05),
-    "watching": Workload(watched, "jdl.fit", "watched and saved", at_most=1.05, rounds=9, steps=430),
-    "loading": Workload(loading, "NumPy indexing", "gathered on the device, 8 steps a call", at_most=1.0),
-}
+WORKLOADS = {"784-128-10": Workload(small_mlp, reference="hand-written loop", contender="jdl.fit", at_most=1.05)}
 
 
 @experiment(smoke={"rounds": 2, "steps": 20})
-def main(settings: Benchmark, record: Record) -> None:
+def main(settings: Timing, record: Record) -> None:
     """Time every workload's contenders in turn."""
-    unknown = set(settings.only) - WORKLOADS.keys()
-    if unknown:
-        raise jdl.InputError(f"only got {sorted(unknown)}, wanted some of {list(WORKLOADS)}")
-    config = environment()
-    print(", ".join(f"{name} {value}" for part in config.values() for name, value in part.items()))
-    for name in settings.only or WORKLOADS:
-        work = WORKLOADS[name]
-        rounds = min(settings.rounds, work.rounds or settings.rounds)
-        steps = settings.steps if settings.smoke else work.steps or settings.steps
-        seconds = time_rounds(work.contenders(), rounds, steps)
-        for contender, times in seconds.items():
-            ratios = times / seconds[work.reference]
-            lower, middle, upper = np.percentile(ratios, [25, 50, 75])
-            record.log(workload=name, contender=contender, seconds_per_step=times)
-            row = f"{name}, {contender}"
-            record.metric(f"{row}/ms per step", np.median(times) * 1e3)
-            if contender != work.reference:
-                record.metric(f"{row}/ratio", middle)
-                record.metric(f"{row}/lower quartile", lower)
-                record.metric(f"{row}/upper quartile", upper)
-        ratio = np.median(seconds[work.contender] / seconds[work.reference])
-        verdict = "holds" if ratio <= work.at_most else "does not hold"
-        about = f"{work.contender} takes {ratio:.3f} times as long for a step as the {work.reference}"
-        print(f"{name}: {about}, of {rounds} rounds; at most {work.at_most} {verdict}")
+    compare(WORKLOADS, settings, record)
 
 
 if __name__ == "__main__":

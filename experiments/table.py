@@ -86,7 +86,7 @@ ROWS = (
         beside=("784-128-10, control: the loop again/ratio", "784-128-10, jdl.fit/ms per step"),
     ),
     Row(
-        "benchmark",
+        "overheads",
         "784-1024-10 at batch 256, made-up inputs",
         "watching, watched and saved/ratio",
         at_most=1.05,
@@ -97,7 +97,7 @@ ROWS = (
         ),
     ),
     Row(
-        "benchmark",
+        "overheads",
         "batches of 128 × 784 bytes",
         "loading, gathered on the device, 8 steps a call/ratio",
         at_most=1,

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jdl
+from experiments.common import Record, Settings, environment
 
 Timer = Callable[[int], float]  # trains on for some steps and returns the seconds of each
 
@@ -87,3 +88,43 @@ def time_rounds(timers: dict[str, Timer], rounds: int, steps: int) -> dict[str, 
         for name in names[turn:] + names[:turn]:
             seconds[name].append(timers[name](steps))
     return {name: np.array(values) for name, values in seconds.items()}
+
+
+@dataclasses.dataclass(frozen=True)
+class Timing(Settings):
+    """What is timed, and how often."""
+
+    rounds: int = 151
+    """Stretches of each contender."""
+    steps: int = 300
+    """Steps in a stretch, after as many to warm up."""
+    only: tuple[str, ...] = ()
+    """Names of workloads; all unless given."""
+
+
+def compare(workloads: dict[str, Workload], settings: Timing, record: Record) -> None:
+    """Time every workload's contenders in turn."""
+    unknown = set(settings.only) - workloads.keys()
+    if unknown:
+        raise jdl.InputError(f"only got {sorted(unknown)}, wanted some of {list(workloads)}")
+    config = environment()
+    print(", ".join(f"{name} {value}" for part in config.values() for name, value in part.items()))
+    for name in settings.only or workloads:
+        work = workloads[name]
+        rounds = min(settings.rounds, work.rounds or settings.rounds)
+        steps = settings.steps if settings.smoke else work.steps or settings.steps
+        seconds = time_rounds(work.contenders(), rounds, steps)
+        for contender, times in seconds.items():
+            ratios = times / seconds[work.reference]
+            lower, middle, upper = np.percentile(ratios, [25, 50, 75])
+            record.log(workload=name, contender=contender, seconds_per_step=times)
+            row = f"{name}, {contender}"
+            record.metric(f"{row}/ms per step", np.median(times) * 1e3)
+            if contender != work.reference:
+                record.metric(f"{row}/ratio", middle)
+                record.metric(f"{row}/lower quartile", lower)
+                record.metric(f"{row}/upper quartile", upper)
+        ratio = np.median(seconds[work.contender] / seconds[work.reference])
+        verdict = "holds" if ratio <= work.at_most else "does not hold"
+        about = f"{work.contender} takes {ratio:.3f} times as long for a step as the {work.reference}"
+        print(f"{name}: {about}, of {rounds} rounds; at most {work.at_most} {verdict}")

@@ -111,7 +111,10 @@ def test_format_metric(mean: float | None, deviation: float | None, text: str):
     "name",
     [
         pytest.param(
-            name, marks=pytest.mark.slow if name in ("mnist", "benchmark", "kill_test", "pitfalls", "xor") else ()
+            name,
+            marks=pytest.mark.slow
+            if name in ("mnist", "benchmark", "overheads", "kill_test", "pitfalls", "xor")
+            else (),
         )
         for name in EXPERIMENTS
         if name != "digits"
