@@ -8,7 +8,8 @@ Command   python -m experiments.benchmark
 Machine   2 CPU cores, shared with other work; jax 0.10.2
 Time      66 s
 Result    jdl.fit takes 1.04 times as long for a step of 0.16 ms as the hand-written loop, the median of 151 rounds
-          (quartiles 0.95 and 1.14); the loop against itself 1.02 (0.96 and 1.08).
+          (quartiles 0.95 and 1.14); the loop against itself 1.02 (0.96 and 1.08). Measured again since on a slower,
+          busier machine, at 0.26 ms a step: 1.09 (1.04 and 1.20), and 1.08 for the loop over jdl.make_step.
 """
 
 from __future__ import annotations
