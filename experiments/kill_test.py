@@ -93,14 +93,14 @@ def child(folder: str, steps_per_call: str) -> None:
     best = zip(jdl.paths(run.variables), jax.tree.leaves(run.variables), strict=True)
     arrays |= {f"best/{path}": np.asarray(leaf) for path, leaf in best}
     rows = [{name: value for name, value in row.items() if name != "seconds"} for row in run.history]
-    np.savez(Path(folder) / "final.npz", history=json.dumps(rows), **arrays)
+    np.savez(Path(folder) / "final.npz", **arrays, history=np.array(json.dumps(rows)))  # pyright: ignore[reportArgumentType]
 
 
 def start(folder: Path, steps_per_call: int) -> subprocess.Popen[bytes]:
     """The child as a process of its own."""
     code = f"from experiments.kill_test import child; child({str(folder.resolve())!r}, '{steps_per_call}')"
-    options: dict[str, Any] = {"cwd": ROOT, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
-    return subprocess.Popen([sys.executable, "-c", code], **options)
+    command = [sys.executable, "-c", code]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
 
 def finish(process: subprocess.Popen[bytes]) -> None:

@@ -5,9 +5,9 @@ Timed as in `experiments.benchmark`: contenders in turn, ratios within a round, 
 Command   python -m experiments.overheads
 Machine   2 CPU cores, jax 0.10.2
 Time      4 minutes
-Result    A run that is watched and saved takes 1.02 times as long for a step of 6 ms (quartiles 0.98 and 1.05; the control
-          1.01), and 1.06 times with the norms of every tenth step. Batches gathered on the device take 0.87 times as
-          long as NumPy's, 8 steps a call, and 1.6 times one by one: a call has its price.
+Result    A run that is watched and saved takes 1.02 times as long for a step of 6 ms (quartiles 0.98 and 1.05; the
+          control 1.01), and 1.06 times with the norms of every tenth step. Batches gathered on the device take 0.87
+          times as long as NumPy's, 8 steps a call, and 1.6 times one by one: a call has its price.
 """
 
 from __future__ import annotations

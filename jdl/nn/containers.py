@@ -125,7 +125,9 @@ class Remat(_Around):
     policy: Callable[..., Any] | None = None
 
     def traverse(self, net: Net, *inputs: Any, **options: Any) -> Any:
-        if net._collecting or jax.config.jax_disable_jit:  # as of a scan, every value is then there to be looked at
+        if net._collecting or getattr(
+            jax.config, "jax_disable_jit", False
+        ):  # as of a scan, every value is then there to be looked at
             return net._inner(self.layer)(*inputs, **options)
 
         run = net._function(self.layer, options)
