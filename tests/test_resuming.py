@@ -201,10 +201,10 @@ def test_callbacks_get_their_own_state_in_any_order(tmp_path):
     best = losses.best, accuracies.best
     losses, accuracies = (jdl.EarlyStopping(f"validation_{name}", patience=9) for name in ("loss", "accuracy"))
     with pytest.warns(jdl.ResumeWarning) as caught:
-        fit(tmp_path, [accuracies, losses, jdl.ReduceOnPlateau()], epochs=1)
+        fit(tmp_path, [accuracies, losses, jdl.EarlyStopping("loss", patience=9)], epochs=1)
     assert (losses.best, accuracies.best) == best
     (message,) = [str(warning.message) for warning in caught]
-    assert "nothing is kept of ReduceOnPlateau('validation_loss'), which starts anew" in message
+    assert "nothing is kept of EarlyStopping('loss'), which starts anew" in message
     assert "Count object> is not there any more" in message
 
 

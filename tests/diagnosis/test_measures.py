@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-import torch
 
 import jdl
 from jdl import losses, nn
@@ -68,6 +67,7 @@ def test_least_loss_of_smoothed_labels_is_their_entropy(smoothing: float):
 
 
 def test_layers_against_pytorch_and_numpy():
+    torch = pytest.importorskip("torch")
     model = nn.Chain(nn.Dense(6), jax.nn.relu, nn.Dense(5), jnp.tanh, nn.Dense(3))
     batch = batch_of(size=7)
     variables = model.init(jax.random.key(1), batch["inputs"])
