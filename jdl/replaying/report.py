@@ -81,7 +81,7 @@ class Replay:
         return "\n".join([*self._headline(), "", *_table(self.rows)])
 
     def _headline(self) -> list[str]:
-        step = f"step {int(self.state.step)} of {self.file}"
+        step = f"step {int(self.state.step) + 1} of {self.file}"  # from 1, as fit's warning and the file's name count
         if self.first is None:
             made = " ".join(str(self.about[name]) for name in ("device",) if name in self.about)
             return [

@@ -187,7 +187,7 @@ def test_in_a_layer(tmp_path, case):
     assert (found.first.stage, found.first.path, found.reproduced) == (stage, path, True)
     assert what in found.first.what
     assert hint in found.first.hint
-    assert f"step 7 of {tmp_path}" in str(found)
+    assert f"step 8 of {tmp_path}" in str(found)
     assert any(not row.finite and row.path.startswith(path) for row in found.rows if row.stage == stage)
 
 
@@ -421,7 +421,7 @@ def test_of_a_long_stage_the_table_shows_the_place(tmp_path):
     first = replaying.First("forward", "layer 50", "layer 50: tanh", "output has NaN", "")
     lines = str(jdl.Replay("x.safetensors", first, tuple(rows), True, state, {}, {})).splitlines()
     assert lines[0] == (
-        "step 0 of x.safetensors: the first non-finite value is in the forward pass, in layer 50: tanh: output has NaN"
+        "step 1 of x.safetensors: the first non-finite value is in the forward pass, in layer 50: tanh: output has NaN"
     )
     assert lines[2:4] == ["  stage    value", "  forward  38 more before"]
     assert lines[4] == "  forward  layer 38        0 to 1"
