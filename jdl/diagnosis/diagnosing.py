@@ -218,7 +218,8 @@ class _Examination:
             self.add(f"the gradient from layer to layer{said}", layers.check_gradients(along))
         still = set.intersection(*(look.still for look in looks))
         if still:  # what starts at zero lets gradients through after a step
-            states = self.state, self.first_trial.state
+            calm = trial.calm_trial(self.step, self.state, self.batch, self.first_trial)  # else a rate kills units
+            states = self.state, calm.state
             flags = [layers.without_gradient(bare, state.variables, self.batch, self.key) for state in states]
             still = still.intersection(*flags)
         self.add("a gradient for every parameter", layers.no_gradient(still))
@@ -272,6 +273,9 @@ class _Examination:
             score = in_training(bare, self.state.variables, self.batch, self.key)
             nothing, learned = goal.nothing + start - score, goal.share(score) < 0.5
         self.numbers["update_ratio"] = first.ratio
+        if not np.isfinite(start):
+            self.skipped.append(f"the learning rate: the loss is {start} before the first update")
+            return
         ceiling = trial.RISES * max(start, nothing)
         found = trial.check_rate(self.step, self.state, self.batch, first, ceiling, learned)
         self.add(f"the learning rate: updates are {first.ratio:.1e} of the weights", found)
@@ -282,16 +286,18 @@ class _Examination:
             self.skipped.append("learning a batch by heart: its targets contradict each other or are all the same")
             return
         bare, sane = without_penalties(objective), trial.sane_ways(objective, self.state)
-        own = [trial.Way("the given optimizer", self.step, self.state)]
-        own.append(trial.Way("its updates times 10", self.step, self.state, 10.0))
+        own = [trial.Way("the given optimizer", self.step, self.state, other=False)]
+        own.append(trial.Way("updates 10 times as large", self.step, self.state, 10.0))
         way, done, loss = trial.learn_by_heart([*own, *sane], bare, self.batch, goal, self.most)
         least = f" (the least possible is {goal.least:.3g})" if goal.least > 0.01 * goal.nothing else ""
         if goal.share(loss) < trial.LEARNED:
-            self.checked.append(f"the batch is learned by heart: a loss of {loss:.3g}{least} after {done} steps")
+            self.checked.append(
+                f"the batch is learned by heart: a loss of {loss:.3g}{least} after {done} steps{way.said}"
+            )
             self.numbers["learned_after"] = done
         elif self.lacks_room(bare, sane, goal, loss):
             self.checked.append(
-                f"the batch is learned in part, to a loss of {loss:.3g}{least}, and fewer examples whole"
+                f"the batch is learned in part, to a loss of {loss:.3g}{least}{way.said}; fewer examples are whole"
             )
         else:
             self.findings.append(trial.not_overfitted(len(self.data), way.name, self.most, loss, goal))

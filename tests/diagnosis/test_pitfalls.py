@@ -249,6 +249,33 @@ def test_a_planted_pitfall_is_found_and_nothing_else(case: str):
         assert finding.measured and finding.why.endswith(".") and finding.try_
 
 
+def momentum(rate: float) -> optax.GradientTransformation:
+    return optax.sgd(rate, momentum=0.9)
+
+
+ZERO_HEAD, ZEROS = Setup(NET, weights=times(0, "2")), Setup(nn.Dense(3), weights=times(0))
+RATES = [
+    *((Setup(NET), momentum, rate) for rate in (1e2, 1e6, 1e9, 1e15, 1e30, np.inf)),
+    *((Setup(NET), optax.adam, rate) for rate in (1e6, 1e15, 1e38)),
+    *((setup, maker, 1e25) for setup in (ZERO_HEAD, ZEROS) for maker in (momentum, optax.adam)),
+]
+
+
+@pytest.mark.parametrize(("setup", "maker", "rate"), RATES)
+def test_no_rate_is_too_high_to_be_found(setup: Setup, maker: Any, rate: float):
+    diagnosis = dataclasses.replace(setup, optimizer=maker(rate)).diagnosis()
+    assert diagnosis.names == (name.RATE_TOO_HIGH,), diagnosis
+    assert not any("the learning rate" in line for line in diagnosis.checked)
+    assert "updates are 0.0e+00" not in diagnosis[0].measured and "nan of" not in diagnosis[0].measured
+
+
+@pytest.mark.parametrize(("rate", "said"), [(1e-3, " steps"), (1e15, ", by Adam at 1e-2, not by the optimizer given")])
+def test_what_learned_the_batch_is_said(rate: float, said: str):
+    maker = optax.adam if rate < 1 else momentum
+    (line,) = (line for line in Setup(NET, optimizer=maker(rate)).diagnosis().checked if "by heart" in line)
+    assert line.endswith(said)
+
+
 def test_every_name_is_planted():
     shown = {wanted for wanted, _ in PLANTED.values()} | {name.EXPLODING}  # with its direct consequence, below
     assert shown == set(name.NAMES)
