@@ -19,7 +19,6 @@ import dataclasses
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -110,6 +109,12 @@ def finish(process: subprocess.Popen[bytes]) -> None:
         raise RuntimeError(f"a run failed with exit code {process.returncode}:\n{errors.decode()}")
 
 
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """SIGKILL, and wait until the process is gone and its pipe closed."""
+    process.kill()
+    process.communicate()
+
+
 def saving(folder: Path) -> set[str]:
     """The names of what is being written in a folder of checkpoints."""
     try:
@@ -127,8 +132,7 @@ def kill_inside_a_save(process: subprocess.Popen[bytes], folder: Path, chance: r
                 return None
             time.sleep(0.0005)
     time.sleep(chance.uniform(0, 0.02))
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    kill(process)
     return bool(saving(folder))
 
 
@@ -137,8 +141,7 @@ def kill_at_random(process: subprocess.Popen[bytes], within: float, chance: rand
     try:
         process.wait(chance.uniform(0, within))
     except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        kill(process)
         return False
     return None
 
