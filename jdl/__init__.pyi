@@ -7,6 +7,7 @@ from jdl import monitor as monitor
 from jdl import nn as nn
 from jdl import schedules as schedules
 from jdl import show as show
+from jdl import zoo as zoo
 from jdl.callbacks import EarlyStopping as EarlyStopping
 from jdl.callbacks import ReduceOnPlateau as ReduceOnPlateau
 from jdl.check import InputError as InputError

@@ -1,0 +1,101 @@
+"""What every network of the zoo keeps to: one table, and the same questions to each row."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jdl
+from jdl import nn, zoo
+from tests.nn.toys import KEY, assert_equal, shapes
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A network at a small size, built anew at every call, and its inputs: an array, or a dict of arrays by name."""
+
+    build: Callable[[], nn.Layer]
+    inputs: Callable[[], Any]
+    still: tuple[str, ...] = ()  # patterns of parameters that get no gradient from the sum of the outputs
+
+
+def normal(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
+
+
+def ids(count: int, *shape: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(count, size=shape).astype(np.int32)
+
+
+# By class name, in alphabetical order; a second row of a class adds words: "ResNet with bottlenecks".
+CASES: dict[str, Case] = {
+}  # fmt: skip
+
+
+def test_no_network_is_missing():
+    names = {
+        name for name in zoo.__all__ if isinstance(value := getattr(zoo, name), type) and issubclass(value, nn.Layer)
+    }
+    assert names <= {name.partition(" ")[0] for name in CASES} <= set(zoo.__all__)
+
+
+def arguments(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    return ((), inputs) if isinstance(inputs, dict) else ((inputs,), {})
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_init_is_its_specification_and_values_and_gradients_are_finite(name: str):
+    case = CASES[name]
+    args, options = arguments(case.inputs())
+    model = case.build()
+    assert model == case.build() and hash(model) == hash(case.build())
+    variables, spec = model.init(KEY, *args, **options), model.spec(*args, **options)
+    assert shapes(variables) == shapes(nn.Variables(spec.params, spec.state))
+    traced = []
+
+    @jax.jit
+    def program(params: Any, state: Any, args: Any, options: Any) -> Any:
+        traced.append(name)
+
+        def loss(params: Any) -> Any:
+            output, new = model.apply(params, state, *args, key=KEY, train=True, **options)
+            weights = [
+                jnp.cos(jnp.arange(leaf.size, dtype=leaf.dtype)).reshape(leaf.shape) for leaf in jax.tree.leaves(output)
+            ]
+            return sum(jnp.sum(w * leaf) for w, leaf in zip(weights, jax.tree.leaves(output), strict=True)), new
+
+        grads, new = jax.grad(loss, has_aux=True)(params)
+        return model.apply(params, state, *args, **options)[0], grads, new
+
+    output, gradient, new = program(*variables, args, options)
+    assert shapes(spec.output) == shapes(output) and shapes(new) == shapes(variables.state)
+    assert_equal(program(*variables, args, options)[0], output)
+    assert len(traced) == 1
+    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves((output, gradient, new)))
+    still = (
+        jax.tree.leaves(jdl.select(*case.still)(gradient)) if case.still else [False] * len(jax.tree.leaves(gradient))
+    )
+    for path, leaf, is_still in zip(jdl.paths(gradient), jax.tree.leaves(gradient), still, strict=True):
+        assert bool(np.max(np.abs(leaf)) < 1e-5) == is_still, f"{path}: the largest gradient is {np.max(np.abs(leaf))}"
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_bfloat16_inputs_give_bfloat16_outputs(name: str):
+    case = CASES[name]
+    args, options = arguments(case.inputs())
+    variables = jax.eval_shape(case.build().init, KEY, *args, **options)
+
+    def cast(x: Any) -> Any:
+        return jnp.asarray(x, jnp.bfloat16) if jnp.issubdtype(x.dtype, jnp.floating) else x
+
+    inputs = jax.tree.map(cast, (args, options))
+    if jax.tree.map(lambda x: x.dtype, inputs) == jax.tree.map(lambda x: x.dtype, (args, options)):
+        pytest.skip("no floating input")
+    output = jax.eval_shape(lambda v, a, o: case.build()(v, *a, **o), variables, *inputs)
+    assert {leaf.dtype for leaf in jax.tree.leaves(output)} == {jnp.dtype(jnp.bfloat16)}
