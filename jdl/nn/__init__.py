@@ -16,6 +16,7 @@ from jdl.nn.functional import (
     hard_sigmoid,
     hard_silu,
     hard_tanh,
+    last_step,
     leaky_relu,
     linear,
     log_softmax,
@@ -37,13 +38,18 @@ from jdl.nn.perceptron import Neuron, Perceptron
 from jdl.nn.pool import AveragePool, GlobalAveragePool, GlobalMaxPool, MaxPool
 from jdl.nn.precision import Precision
 from jdl.nn.probing import Seen, probe, zero_shifts
+from jdl.nn.radial import RadialBasis, with_centres
+from jdl.nn.recurrent import Bidirectional, Cell, GRUCell, LSTMCell, Recurrent, RNNCell, StackedRecurrent
 from jdl.nn.settings import Function, Param, Variables
 from jdl.nn.shape import Flatten, Reshape, Resize, Upsample
 from jdl.nn.spec import Row, Spec
+from jdl.nn.streaming import with_carry
 
 __all__ = [
     "AveragePool",
     "BatchNorm",
+    "Bidirectional",
+    "Cell",
     "Chain",
     "Conv",
     "ConvTranspose",
@@ -53,10 +59,12 @@ __all__ = [
     "Ensemble",
     "Flatten",
     "Function",
+    "GRUCell",
     "GlobalAveragePool",
     "GlobalMaxPool",
     "GroupNorm",
     "InstanceNorm",
+    "LSTMCell",
     "Layer",
     "LayerNorm",
     "MaxPool",
@@ -67,6 +75,9 @@ __all__ = [
     "Perceptron",
     "Precision",
     "RMSNorm",
+    "RNNCell",
+    "RadialBasis",
+    "Recurrent",
     "Remat",
     "Repeat",
     "Reshape",
@@ -75,6 +86,7 @@ __all__ = [
     "Row",
     "Seen",
     "Spec",
+    "StackedRecurrent",
     "Upsample",
     "Variables",
     "elu",
@@ -87,6 +99,7 @@ __all__ = [
     "hard_silu",
     "hard_tanh",
     "init",
+    "last_step",
     "leaky_relu",
     "linear",
     "log_softmax",
@@ -102,6 +115,8 @@ __all__ = [
     "step",
     "swiglu",
     "tanh",
+    "with_carry",
+    "with_centres",
     "zero_shifts",
 ]
 

@@ -39,7 +39,8 @@ class Recorder(Protocol):
 @dataclasses.dataclass
 class Scope:
     """What the layers of one traversal share. ``specs`` is there while collecting, ``recorder`` while looked at.
-    Within ``nn.Precision`` parameters are read in the dtype ``compute``.
+    Within ``nn.Precision`` parameters are read in the dtype ``compute``. Where it ``streams``, recurrent layers leave
+    the carry that they start from in the state.
 
     State is updated and keys are drawn in one jax trace each; None stands for nowhere.
     """
@@ -49,6 +50,7 @@ class Scope:
     specs: Variables | None = None
     recorder: Recorder | None = None
     compute: Any = None
+    streams: bool = False
     updates: dict[Path, Tree] = dataclasses.field(default_factory=dict)
     draws: Counter[Path] = dataclasses.field(default_factory=Counter)
     state_trace: Any = dataclasses.field(default_factory=get_opaque_trace_state)
@@ -59,7 +61,7 @@ class Scope:
         return dataclasses.replace(self, key=key, draws=Counter(), key_trace=get_opaque_trace_state())
 
 
-_INSIDE = (
+INSIDE = (
     "inside a jax transform of your own (scan, cond, vmap, checkpoint, grad, jit) within forward; "
     "wrap the layer in nn.Repeat, nn.Remat or nn.Ensemble"
 )
@@ -111,7 +113,7 @@ class Net:
         """Draw a key, folded from the run's key, this path, and how often the path has drawn before."""
         scope = self._scope
         if get_opaque_trace_state() != scope.key_trace:
-            raise self._error(f"draws a key {_INSIDE}, or call it with its own key: net.name(x, key=k)")
+            raise self._error(f"draws a key {INSIDE}, or call it with its own key: net.name(x, key=k)")
         if scope.specs is None and scope.key is None:
             raise self._error("draws random numbers and got key=None; pass key=jax.random.key(0) to apply")
         scope.draws[self._path] += 1
@@ -121,7 +123,7 @@ class Net:
     def update(self, **values: Array) -> None:
         """Set declared state; the new values are what ``apply`` returns."""
         if get_opaque_trace_state() != self._scope.state_trace:
-            raise self._error(f"updates its state {_INSIDE}")
+            raise self._error(f"updates its state {INSIDE}")
         for name, value in values.items():
             if name not in self._kept:
                 raise self._error(
@@ -218,7 +220,7 @@ class Net:
         may_draw, may_update, draws = here == scope.key_trace, here == scope.state_trace, scope.draws.copy()
 
         def run(params: Tree, state: Tree, key: Array | None, *inputs: Any) -> tuple[Any, dict[Path, Tree]]:
-            inside = Scope(scope.train, key, recorder=scope.recorder, compute=scope.compute, draws=draws.copy())
+            inside = Scope(scope.train, key, None, scope.recorder, scope.compute, scope.streams, draws=draws.copy())
             if not may_draw:
                 inside.key_trace = None
             if not may_update:

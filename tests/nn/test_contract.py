@@ -15,7 +15,7 @@ import jdl
 from jdl import nn
 from jdl.check import InputError
 from jdl.nn.core import Layer
-from tests.nn.toys import KEY, Inside, assert_close, assert_equal, normal, shapes
+from tests.nn.toys import KEY, Inside, OneStep, assert_close, assert_equal, normal, shapes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +39,7 @@ IMAGE, SEQUENCE = (6, 6, 4), (6, 4)
 CASES = {
     "AveragePool": Case(lambda: nn.AveragePool(2), IMAGE),
     "BatchNorm": Case(lambda: nn.BatchNorm(), IMAGE, keeps="inner"),
+    "Bidirectional": Case(lambda: nn.Bidirectional(nn.GRUCell(3), nn.LSTMCell(2)), SEQUENCE),
     "Chain": Case(lambda: nn.Chain(nn.Dense(5), jnp.tanh, nn.Dropout(0.0), out=nn.Dense(2))),
     "Chain that keeps": Case(lambda: nn.Chain(nn.Dense(5), b=nn.BatchNorm()), keeps="inner/b", still=("0/bias",)),
     "Conv": Case(lambda: nn.Conv(4, 3, stride=2), IMAGE),
@@ -50,10 +51,12 @@ CASES = {
     "Ensemble": Case(lambda: nn.Ensemble(nn.Chain(nn.Dense(5), jnp.tanh), 3)),
     "Ensemble that draws": Case(lambda: nn.Ensemble(nn.Chain(nn.Dense(5), nn.Dropout(0.5)), 2), draws="inner/1"),
     "Flatten": Case(lambda: nn.Flatten(), IMAGE),
+    "GRUCell": Case(lambda: OneStep(nn.GRUCell(3)), still=("cell/recurrent_kernel",)),
     "GlobalAveragePool": Case(lambda: nn.GlobalAveragePool(), IMAGE),
     "GlobalMaxPool": Case(lambda: nn.GlobalMaxPool(), IMAGE),
     "GroupNorm": Case(lambda: nn.GroupNorm(2), IMAGE),
     "InstanceNorm": Case(lambda: nn.InstanceNorm(), IMAGE),
+    "LSTMCell": Case(lambda: OneStep(nn.LSTMCell(3)), still=("cell/recurrent_kernel",)),
     "LayerNorm": Case(lambda: nn.LayerNorm(), SEQUENCE),
     "MaxPool": Case(lambda: nn.MaxPool(2), IMAGE),
     "Neuron": Case(lambda: nn.Neuron()),
@@ -62,6 +65,9 @@ CASES = {
     "Perceptron with a threshold": Case(lambda: nn.Perceptron("threshold"), still=("**",)),
     "Precision": Case(lambda: nn.Precision(nn.Chain(nn.Embedding(7, 3), jnp.tanh, nn.Dense(3))), (5,), ids=7),
     "RMSNorm": Case(lambda: nn.RMSNorm(), SEQUENCE),
+    "RNNCell": Case(lambda: OneStep(nn.RNNCell(3)), still=("cell/recurrent_kernel",)),
+    "Recurrent": Case(lambda: nn.Recurrent(nn.LSTMCell(3)), SEQUENCE),
+    "Recurrent that goes backwards": Case(lambda: nn.Recurrent(nn.RNNCell(3), reverse=True), SEQUENCE),
     "Remat": Case(lambda: nn.Remat(nn.Chain(nn.Dense(5), jnp.tanh))),
     "Remat that draws": Case(lambda: nn.Remat(nn.Chain(nn.Dense(5), nn.Dropout(0.5))), draws="inner/1"),
     "Repeat": Case(lambda: nn.Repeat(nn.Residual(nn.Chain(nn.Dense(6), jnp.tanh)), 3)),
@@ -70,9 +76,13 @@ CASES = {
     "Reshape": Case(lambda: nn.Reshape((3, -1)), IMAGE),
     "Residual": Case(lambda: nn.Residual(nn.Dense(6))),
     "Resize": Case(lambda: nn.Resize(5), IMAGE),
+    "StackedRecurrent": Case(lambda: nn.StackedRecurrent(nn.GRUCell(3), nn.RNNCell(2)), SEQUENCE),
+    "StackedRecurrent that draws": Case(
+        lambda: nn.StackedRecurrent(nn.GRUCell(3), nn.GRUCell(2), dropout=0.5), SEQUENCE, draws="inner/dropout"
+    ),
     "Upsample": Case(lambda: nn.Upsample(2), IMAGE),
 }  # fmt: skip
-NO_LAYERS = ("probe", "zero_shifts")
+NO_LAYERS = ("probe", "with_carry", "zero_shifts")
 FUNCTIONS = [
     name
     for name in nn.__all__
@@ -83,7 +93,7 @@ CASES |= {name: Case(lambda name=name: nn.Chain(getattr(nn, name))) for name in 
 
 def test_no_public_layer_is_missing():
     classes = {name: value for name, value in vars(nn).items() if name in nn.__all__ and isinstance(value, type)}
-    layers = {name for name, value in classes.items() if issubclass(value, Layer) and value is not Layer}
+    layers = {name for name, value in classes.items() if issubclass(value, Layer) and value not in (Layer, nn.Cell)}
     assert {name.partition(" ")[0] for name in CASES} == layers | set(FUNCTIONS)
     assert "relu" in FUNCTIONS
 

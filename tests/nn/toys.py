@@ -77,6 +77,15 @@ class Inside(nn.Layer):
         return self.transform(net.inner, x)
 
 
+class OneStep(nn.Layer):
+    """The output of a cell's first step."""
+
+    cell: Any
+
+    def forward(self, net, x):
+        return net.cell(self.cell.initial_carry(x), x)[1]
+
+
 def apply_jitted(model: Layer, variables: nn.Variables, *inputs: Any, train: bool = False, **options: Any) -> Any:
     """``apply`` as one program."""
     return _apply(model, *variables, *inputs, train=train, **options)

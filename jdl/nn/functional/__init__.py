@@ -36,6 +36,8 @@ from jdl.nn.functional.dropout import dropout
 from jdl.nn.functional.embedding import embedding
 from jdl.nn.functional.norm import batch_norm, batch_statistics, group_norm, instance_norm, layer_norm, rms_norm
 from jdl.nn.functional.pool import average_pool, global_average_pool, global_max_pool, max_pool
+from jdl.nn.functional.radial import kmeans, neighbour_widths, radial_basis, squared_distances
+from jdl.nn.functional.recurrence import check_lengths, gru_step, last_step, lstm_step, over_time, rnn_step
 from jdl.nn.functional.resize import resize, upsample
 
 __all__ = [
@@ -44,6 +46,7 @@ __all__ = [
     "average_pool",
     "batch_norm",
     "batch_statistics",
+    "check_lengths",
     "conv",
     "conv_transpose",
     "dense",
@@ -57,20 +60,25 @@ __all__ = [
     "global_max_pool",
     "glu",
     "group_norm",
+    "gru_step",
     "hard_sigmoid",
     "hard_silu",
     "hard_tanh",
     "instance_norm",
+    "last_step",
     "layer_norm",
     "leaky_relu",
     "linear",
     "log_softmax",
+    "lstm_step",
     "max_pool",
     "mish",
+    "over_time",
     "reglu",
     "relu",
     "resize",
     "rms_norm",
+    "rnn_step",
     "selu",
     "sigmoid",
     "silu",

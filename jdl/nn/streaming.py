@@ -1,0 +1,51 @@
+"""Feeding a sequence step by step: recurrent layers that remember where they are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jax.extend.core import get_opaque_trace_state
+
+from jdl import check
+from jdl.nn.core import Layer
+from jdl.nn.net import INSIDE, Net, Scope, merge
+from jdl.nn.settings import Tree, Variables
+
+
+def streams(net: Net) -> bool:
+    """Whether this pass asks for the state that a stream starts from."""
+    return net._scope.streams
+
+
+def kept(net: Net, name: str) -> Tree:
+    """What :func:`keep` has left under this name, in this pass or an earlier one; empty where there is nothing."""
+    here = net._scope.updates.get((*net._path, name)) or net._state.get(name)
+    return here if isinstance(here, dict) else {}
+
+
+def keep(net: Net, name: str, values: Tree) -> None:
+    """Set state that no layer declares, as only some runs have it: what a stream has come to."""
+    if get_opaque_trace_state() != net._scope.state_trace:
+        raise net._error(f"updates its state {INSIDE}")
+    net._scope.updates[(*net._path, name)] = values
+
+
+def with_carry(model: Layer, variables: Variables, /, *inputs: Any, **options: Any) -> Variables:
+    """Variables for streaming: every Recurrent layer keeps its carry in the state, now that before the first step.
+
+    ``inputs`` are one call's, of any number of steps. From then on ``apply`` goes on where the last call stopped, so
+    steps fed one at a time give the numbers of the whole sequence; to begin anew, start from these variables again.
+
+    >>> params, state = nn.with_carry(model, variables, x[:, :1])
+    >>> for t in range(x.shape[1]):
+    ...     y, state = model.apply(params, state, x[:, t : t + 1])
+
+    Raises:
+        InputError: a layer goes backwards, or the model holds no recurrent layer.
+    """
+    scope = Scope(train=False, key=None, streams=True)
+    Net(model, (), scope, *variables)(*inputs, **options)
+    updates = scope.updates
+    if not updates:
+        raise check.InputError(f"with_carry got {type(model).__name__}, which holds no nn.Recurrent layer")
+    return Variables(variables.params, merge(variables.state, updates))
