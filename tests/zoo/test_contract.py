@@ -29,12 +29,27 @@ def normal(*shape: int) -> np.ndarray:
     return np.random.default_rng(0).normal(size=shape).astype(np.float32)
 
 
+def images() -> np.ndarray:
+    return normal(2, 8, 8, 2)
+
+
 def ids(count: int, *shape: int) -> np.ndarray:
     return np.random.default_rng(0).integers(count, size=shape).astype(np.int32)
 
 
 # By class name, in alphabetical order; a second row of a class adds words: "ResNet with bottlenecks".
 CASES: dict[str, Case] = {
+    "BasicBlock": Case(lambda: zoo.BasicBlock(2), lambda: normal(2, 3, 3, 2)),
+    "BinaryClassifier": Case(lambda: zoo.BinaryClassifier(), lambda: normal(2, 10)),
+    "Bottleneck": Case(lambda: zoo.Bottleneck(2, 2, shortcut=zoo.padded_shortcut), lambda: normal(2, 4, 4, 2)),
+    "DeepFeedForward": Case(lambda: zoo.DeepFeedForward((4, 3), 2, norm=nn.LayerNorm(), dropout=0.2), lambda: normal(2, 3, 3, 1)),
+    "DoubleConvolution": Case(lambda: zoo.DoubleConvolution(2), lambda: normal(2, 3, 3, 2)),
+    "FeedForward": Case(lambda: zoo.FeedForward(4, 2, activation=nn.tanh), lambda: normal(2, 3, 3, 1)),
+    "RadialBasisNetwork": Case(lambda: zoo.RadialBasisNetwork(4, 2), lambda: normal(2, 3, 3, 1)),
+    "ResNet": Case(lambda: zoo.ResNet((1, 1), 2, block=zoo.BasicBlock(2), stem=nn.Conv(2, 3, bias=False)), images),
+    "SimpleNet": Case(lambda: zoo.SimpleNet(), lambda: normal(2, 4, 4, 1), still=()),
+    "UNet": Case(lambda: zoo.UNet(2, depth=1, block=zoo.DoubleConvolution(2)), lambda: normal(2, 4, 6, 2)),
+    "XORNet": Case(lambda: zoo.XORNet(), lambda: normal(2, 2)),
 }  # fmt: skip
 
 
