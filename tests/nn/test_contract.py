@@ -66,6 +66,7 @@ CASES = {
     "Precision": Case(lambda: nn.Precision(nn.Chain(nn.Embedding(7, 3), jnp.tanh, nn.Dense(3))), (5,), ids=7),
     "RMSNorm": Case(lambda: nn.RMSNorm(), SEQUENCE),
     "RNNCell": Case(lambda: OneStep(nn.RNNCell(3)), still=("cell/recurrent_kernel",)),
+    "RadialBasis": Case(lambda: nn.RadialBasis(5)),
     "Recurrent": Case(lambda: nn.Recurrent(nn.LSTMCell(3)), SEQUENCE),
     "Recurrent that goes backwards": Case(lambda: nn.Recurrent(nn.RNNCell(3), reverse=True), SEQUENCE),
     "Remat": Case(lambda: nn.Remat(nn.Chain(nn.Dense(5), jnp.tanh))),
