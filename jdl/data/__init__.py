@@ -39,6 +39,8 @@ from jdl.data.stream_base import Stream
 from jdl.data.stream_batches import Batches
 from jdl.data.stream_examples import Examples
 from jdl.data.streams import as_stream
+from jdl.data.text import Vocabulary, pad, split_words
+from jdl.data.text_sets import TextSplits
 
 __all__ = [
     "ArrayFiles",
@@ -65,7 +67,9 @@ __all__ = [
     "Splits",
     "Stream",
     "TextFile",
+    "TextSplits",
     "UnsafeArchive",
+    "Vocabulary",
     "as_stream",
     "batch_indices",
     "batches",
@@ -77,12 +81,14 @@ __all__ = [
     "indices_between",
     "load",
     "names",
+    "pad",
     "permutation",
     "prefetch",
     "read_csv",
     "read_idx",
     "read_npz",
     "register",
+    "split_words",
     "steps_in_epochs",
     "verify",
 ]
