@@ -77,8 +77,7 @@ def with_centres(model: Layer, variables: Variables, /, *inputs: Any, key: Array
         one = radial()[path]
         (x,) = one.inputs
         layer: RadialBasis = one.layer  # pyright: ignore[reportAssignmentType]
-        rows = x.reshape(-1, x.shape[-1]).astype(jnp.float32)
-        centres = F.kmeans(jax.random.fold_in(key, index), rows, layer.units)
+        centres = F.kmeans(jax.random.fold_in(key, index), x.reshape(-1, x.shape[-1]), layer.units)
         found = {"centres": centres, "log_widths": jnp.log(F.neighbour_widths(centres))}
         variables = Variables(*(_replaced(tree, path, found) for tree in variables))
     return variables

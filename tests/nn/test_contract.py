@@ -83,7 +83,7 @@ CASES = {
     ),
     "Upsample": Case(lambda: nn.Upsample(2), IMAGE),
 }  # fmt: skip
-NO_LAYERS = ("probe", "with_carry", "zero_shifts")
+NO_LAYERS = ("probe", "with_carry", "with_centres", "zero_shifts")
 FUNCTIONS = [
     name
     for name in nn.__all__

@@ -47,7 +47,7 @@ CASES: dict[str, Case] = {
     "FeedForward": Case(lambda: zoo.FeedForward(4, 2, activation=nn.tanh), lambda: normal(2, 3, 3, 1)),
     "RadialBasisNetwork": Case(lambda: zoo.RadialBasisNetwork(4, 2), lambda: normal(2, 3, 3, 1)),
     "ResNet": Case(lambda: zoo.ResNet((1, 1), 2, block=zoo.BasicBlock(2), stem=nn.Conv(2, 3, bias=False)), images),
-    "SimpleNet": Case(lambda: zoo.SimpleNet(), lambda: normal(2, 4, 4, 1), still=()),
+    "SimpleNet": Case(lambda: zoo.SimpleNet(), lambda: normal(2, 4, 4, 1)),
     "UNet": Case(lambda: zoo.UNet(2, depth=1, block=zoo.DoubleConvolution(2)), lambda: normal(2, 4, 6, 2)),
     "XORNet": Case(lambda: zoo.XORNet(), lambda: normal(2, 2)),
 }  # fmt: skip

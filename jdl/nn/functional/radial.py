@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jdl import check
+from jdl.nn.functional.precision import wide
 
 Array = jax.Array
 
@@ -27,8 +28,8 @@ def squared_distances(x: Array, centres: Array) -> Array:
     if x.ndim == 0:
         raise check.InputError(f"input got {check.describe(x)}, wanted [..., D]; a single number is x[None]")
     check.axis(x, -1, centres.shape[1], fix=f"the centres are {check.describe(centres)}")
-    dtype = jnp.promote_types(x.dtype, jnp.float32)
-    x, centres = x.astype(dtype), centres.astype(dtype)
+    x = wide(x)
+    centres = centres.astype(x.dtype)
     # distances do not depend on the shift, so nor do gradients
     shift = jax.lax.stop_gradient(jnp.mean(centres, axis=0))
     rows, centres = (x - shift).reshape(math.prod(x.shape[:-1]), x.shape[-1]), centres - shift
@@ -65,6 +66,7 @@ def kmeans(key: Array, x: Array, clusters: int, steps: int = 100) -> Array:
     check.rank(x, 2, "[N, D]", fix="flatten each example: x.reshape(len(x), -1)")
     if not 1 <= clusters <= len(x):
         raise check.InputError(f"clusters got {clusters}, wanted 1 to {len(x)}, as many as there are points")
+    x = wide(x)
 
     def draw(state: tuple[Array, Array], key: Array) -> tuple[tuple[Array, Array], Array]:
         newest, nearest = state
