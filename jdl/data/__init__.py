@@ -3,7 +3,8 @@
 ``jdl.data.load("digits")`` gives train, validation and test; ``Dataset.of((x, y))`` makes one of your own arrays.
 """
 
-from jdl.data import standard as standard  # its data sets are known to `load` by being defined
+from jdl.data import cifar as cifar  # its data sets are known to `load` by being defined
+from jdl.data import standard as standard  # so are these
 from jdl.data.archives import UnsafeArchive, extract
 from jdl.data.augment import (
     Augmentation,
