@@ -13,6 +13,9 @@ from jdl.callbacks import ReduceOnPlateau as ReduceOnPlateau
 from jdl.check import InputError as InputError
 from jdl.checkpoints import Checkpoints as Checkpoints
 from jdl.checkpoints import CheckpointWarning as CheckpointWarning
+from jdl.decoding import Decoded as Decoded
+from jdl.decoding import beam_search as beam_search
+from jdl.decoding import greedy_search as greedy_search
 from jdl.diagnosis import Diagnosis as Diagnosis
 from jdl.diagnosis import Finding as Finding
 from jdl.diagnosis import PitfallWarning as PitfallWarning

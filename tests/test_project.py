@@ -23,7 +23,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 FLOORS = (
     ("check", "extras"),
     ("nn", "losses", "data", "programs", "progress", "saving", "schedules", "direction"),
-    ("metrics", "zoo", "show", "trees"),
+    ("metrics", "zoo", "show", "trees", "decoding"),
     ("objectives", "optimizers", "checkpoints", "weights"),
     ("gradients",),
     ("steps",),
