@@ -1,6 +1,7 @@
 """Layers, and the plain functions of arrays that they call (:mod:`jdl.nn.functional`)."""
 
 from jdl.nn import functional, init
+from jdl.nn.attention import Attention
 from jdl.nn.containers import Chain, Ensemble, Parallel, Remat, Repeat, Residual
 from jdl.nn.conv import Conv, ConvTranspose
 from jdl.nn.core import Layer
@@ -46,6 +47,7 @@ from jdl.nn.spec import Row, Spec
 from jdl.nn.streaming import with_carry
 
 __all__ = [
+    "Attention",
     "AveragePool",
     "BatchNorm",
     "Bidirectional",
@@ -141,6 +143,8 @@ _ELSEWHERE = {
     "BatchNormalization": "BatchNorm",
     "LayerNormalization": "LayerNorm",
     "Module": "Layer",
+    "MultiheadAttention": "Attention",
+    "MultiHeadAttention": "Attention",
 }
 
 

@@ -37,6 +37,8 @@ class Case:
 
 IMAGE, SEQUENCE = (6, 6, 4), (6, 4)
 CASES = {
+    "Attention": Case(lambda: nn.Attention(2), SEQUENCE, still=("keys/bias",)),
+    "Attention that is causal": Case(lambda: nn.Attention(2, causal=True, bias=False), SEQUENCE),
     "AveragePool": Case(lambda: nn.AveragePool(2), IMAGE),
     "BatchNorm": Case(lambda: nn.BatchNorm(), IMAGE, keeps="inner"),
     "Bidirectional": Case(lambda: nn.Bidirectional(nn.GRUCell(3), nn.LSTMCell(2)), SEQUENCE),

@@ -30,6 +30,7 @@ from jdl.nn.functional.activation import (
     tanh,
 )
 from jdl.nn.functional.activation_table import ACTIVATIONS, Activation
+from jdl.nn.functional.attention import attention, attention_weights
 from jdl.nn.functional.conv import conv, conv_transpose
 from jdl.nn.functional.dense import dense
 from jdl.nn.functional.dropout import dropout
@@ -43,6 +44,8 @@ from jdl.nn.functional.resize import resize, upsample
 __all__ = [
     "ACTIVATIONS",
     "Activation",
+    "attention",
+    "attention_weights",
     "average_pool",
     "batch_norm",
     "batch_statistics",
