@@ -58,7 +58,7 @@ def attention_weights(
     """
     _check_heads(query, key)
     scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
-    wide = jnp.promote_types(query.dtype, jnp.float32)
+    wide = jnp.float32 if jnp.finfo(query.dtype).bits < 32 else query.dtype
     seen = _seen(query, key, mask, lengths, causal)
     logits = jnp.einsum("bthd,bshd->bhts", query, key, preferred_element_type=wide) * scale
     if seen is None:
