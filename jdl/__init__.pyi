@@ -21,6 +21,7 @@ from jdl.diagnosis import Finding as Finding
 from jdl.diagnosis import PitfallWarning as PitfallWarning
 from jdl.diagnosis import diagnose as diagnose
 from jdl.fitting import fit as fit
+from jdl.games import game as game
 from jdl.gradients import Gradient as Gradient
 from jdl.gradients import accumulate as accumulate
 from jdl.gradients import clip_per_example as clip_per_example

@@ -26,6 +26,7 @@ FLOORS = (
     ("metrics", "zoo", "show", "trees", "decoding"),
     ("objectives", "optimizers", "checkpoints", "weights"),
     ("gradients",),
+    ("games",),
     ("steps",),
     ("runs",),
     ("callbacks", "monitor", "diagnosis", "replaying", "tuning", "feeding", "resuming"),
