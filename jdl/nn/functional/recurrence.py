@@ -85,8 +85,12 @@ def last_step(x: Array, lengths: Array | None = None) -> Array:
     if lengths is None:
         return x[:, -1]
     check_lengths(lengths, x)
-    place = jnp.asarray(lengths).reshape(-1, 1, *[1] * (x.ndim - 2)) - 1
-    return jnp.take_along_axis(x, place, axis=1, mode="fill" if jnp.issubdtype(x.dtype, jnp.inexact) else "clip")[:, 0]
+    lengths = jnp.asarray(lengths)
+    place = (lengths - 1).reshape(-1, 1, *[1] * (x.ndim - 2))
+    last = jnp.take_along_axis(x, place, axis=1, mode="clip")[:, 0]
+    if not jnp.issubdtype(x.dtype, jnp.inexact):
+        return last
+    return _where((lengths >= 1) & (lengths <= x.shape[1]), last, jnp.nan)
 
 
 def check_lengths(lengths: Any, x: Any) -> None:
