@@ -13,6 +13,7 @@ from jdl.zoo.resnet import (
     projection_shortcut,
 )
 from jdl.zoo.unet import DoubleConvolution, UNet
+from jdl.zoo.vision_transformer import EncoderBlock, VisionTransformer, ViTBase
 
 __all__ = [
     "BasicBlock",
@@ -20,6 +21,7 @@ __all__ = [
     "Bottleneck",
     "DeepFeedForward",
     "DoubleConvolution",
+    "EncoderBlock",
     "FeedForward",
     "RadialBasisNetwork",
     "ResNet",
@@ -28,6 +30,8 @@ __all__ = [
     "ResNet50",
     "SimpleNet",
     "UNet",
+    "ViTBase",
+    "VisionTransformer",
     "XORNet",
     "padded_shortcut",
     "projection_shortcut",

@@ -33,6 +33,10 @@ def images() -> np.ndarray:
     return normal(2, 8, 8, 2)
 
 
+def vision_transformer() -> nn.Layer:
+    return zoo.VisionTransformer(2, patch=4, width=4, depth=2, block=zoo.EncoderBlock(2, hidden=4))
+
+
 def ids(count: int, *shape: int) -> np.ndarray:
     return np.random.default_rng(0).integers(count, size=shape).astype(np.int32)
 
@@ -44,11 +48,13 @@ CASES: dict[str, Case] = {
     "Bottleneck": Case(lambda: zoo.Bottleneck(2, 2, shortcut=zoo.padded_shortcut), lambda: normal(2, 4, 4, 2)),
     "DeepFeedForward": Case(lambda: zoo.DeepFeedForward((4, 3), 2, norm=nn.LayerNorm(), dropout=0.2), lambda: normal(2, 3, 3, 1)),
     "DoubleConvolution": Case(lambda: zoo.DoubleConvolution(2), lambda: normal(2, 3, 3, 2)),
+    "EncoderBlock": Case(lambda: zoo.EncoderBlock(2, hidden=4), lambda: normal(2, 3, 4), ("attention/keys/bias",)),
     "FeedForward": Case(lambda: zoo.FeedForward(4, 2, activation=nn.tanh), lambda: normal(2, 3, 3, 1)),
     "RadialBasisNetwork": Case(lambda: zoo.RadialBasisNetwork(4, 2), lambda: normal(2, 3, 3, 1)),
     "ResNet": Case(lambda: zoo.ResNet((1, 1), 2, block=zoo.BasicBlock(2), stem=nn.Conv(2, 3, bias=False)), images),
     "SimpleNet": Case(lambda: zoo.SimpleNet(), lambda: normal(2, 4, 4, 1)),
     "UNet": Case(lambda: zoo.UNet(2, depth=1, block=zoo.DoubleConvolution(2)), lambda: normal(2, 4, 6, 2)),
+    "VisionTransformer": Case(vision_transformer, images, ("blocks/attention/keys/bias",)),
     "XORNet": Case(lambda: zoo.XORNet(), lambda: normal(2, 2)),
 }  # fmt: skip
 
