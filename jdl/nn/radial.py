@@ -65,19 +65,19 @@ def with_centres(model: Layer, variables: Variables, /, *inputs: Any, key: Array
         InputError: the model holds no RadialBasis, or one has more units than examples or fewer than 3.
     """
 
-    def radial() -> dict[str, Seen]:
-        """The layers by path, with their inputs as the variables now make them."""
+    @jax.jit  # on many examples, only what these layers get is kept
+    def radial(variables: Variables, inputs: tuple[Any, ...]) -> list[Seen]:
         seen = probe(model, variables, *inputs, **options)[2]
-        return {one.path: one for one in seen if isinstance(one.layer, RadialBasis)}
+        return [dataclasses.replace(use, output=None) for use in seen if isinstance(use.layer, RadialBasis)]
 
-    paths = list(radial())
+    paths = dict.fromkeys(use.path for use in jax.eval_shape(radial, variables, inputs))
     if not paths:
         raise check.InputError(f"with_centres got {type(model).__name__}, which runs no nn.RadialBasis layer")
-    for index, path in enumerate(paths):
-        one = radial()[path]
-        (x,) = one.inputs
-        layer: RadialBasis = one.layer  # pyright: ignore[reportAssignmentType]
-        centres = F.kmeans(jax.random.fold_in(key, index), x.reshape(-1, x.shape[-1]), layer.units)
+    for index, path in enumerate(paths):  # a later one sees what those before it give with their new centres
+        uses = [use for use in radial(variables, inputs) if use.path == path]
+        layer: Any = uses[0].layer
+        rows = jnp.concatenate([x.reshape(-1, x.shape[-1]) for use in uses for x in use.inputs])
+        centres = F.kmeans(jax.random.fold_in(key, index), rows, layer.units)
         found = {"centres": centres, "log_widths": jnp.log(F.neighbour_widths(centres))}
         variables = Variables(*(_replaced(tree, path, found) for tree in variables))
     return variables

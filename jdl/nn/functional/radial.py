@@ -94,6 +94,7 @@ def kmeans(key: Array, x: Array, clusters: int, steps: int = 100) -> Array:
     return jax.lax.while_loop(lambda state: state[3] & (state[2] < steps), move, state)[0]
 
 
+@functools.partial(jax.jit, static_argnames="neighbours")
 def neighbour_widths(centres: Array, neighbours: int = 2) -> Array:
     """A width for each of ``centres [K, D]``: the root mean square distance to its nearest ``neighbours``, ``[K]``.
 
