@@ -8,6 +8,7 @@ from jdl.data import standard as standard  # so are these
 from jdl.data.archives import UnsafeArchive, extract
 from jdl.data.augment import (
     Augmentation,
+    Binarise,
     Colour,
     Compose,
     Crop,
@@ -47,6 +48,7 @@ __all__ = [
     "ArrayFiles",
     "Augmentation",
     "Batches",
+    "Binarise",
     "Colour",
     "Compose",
     "CorruptData",

@@ -28,6 +28,15 @@ from jdl.losses.classification import (
 )
 from jdl.losses.embedding import contrastive, info_nce, triplet
 from jdl.losses.inputs import check_labels
+from jdl.losses.latent import (
+    bernoulli_nll,
+    bits_per_dimension,
+    gaussian_kl,
+    gaussian_nll,
+    kl_sparsity,
+    l1_sparsity,
+    negative_elbo,
+)
 from jdl.losses.margin import hinge, squared_hinge
 from jdl.losses.preset import Configured, configured
 from jdl.losses.regression import huber, mae, mse
@@ -36,8 +45,10 @@ from jdl.losses.sequence import ctc
 
 __all__ = [
     "Configured",
+    "bernoulli_nll",
     "binary_cross_entropy",
     "binary_cross_entropy_on_probabilities",
+    "bits_per_dimension",
     "check_labels",
     "configured",
     "contrastive",
@@ -46,12 +57,17 @@ __all__ = [
     "ctc",
     "dice",
     "focal",
+    "gaussian_kl",
+    "gaussian_nll",
     "hinge",
     "huber",
     "info_nce",
     "kl_divergence",
+    "kl_sparsity",
+    "l1_sparsity",
     "mae",
     "mse",
+    "negative_elbo",
     "squared_hinge",
     "triplet",
 ]

@@ -1,5 +1,17 @@
 """Networks by name, built from the public layers of :mod:`jdl.nn`: to train, to change, and to read."""
 
+from jdl.zoo.autoencoders import (
+    Autoencoder,
+    Coded,
+    ConvolutionalDecoder,
+    ConvolutionalEncoder,
+    DenseDecoder,
+    DenseEncoder,
+    SparseAutoencoder,
+    Variational,
+    VariationalAutoencoder,
+    part,
+)
 from jdl.zoo.feedforward import BinaryClassifier, DeepFeedForward, FeedForward, SimpleNet, XORNet
 from jdl.zoo.radial import RadialBasisNetwork
 from jdl.zoo.resnet import (
@@ -16,10 +28,16 @@ from jdl.zoo.unet import DoubleConvolution, UNet
 from jdl.zoo.vision_transformer import EncoderBlock, VisionTransformer, ViTBase
 
 __all__ = [
+    "Autoencoder",
     "BasicBlock",
     "BinaryClassifier",
     "Bottleneck",
+    "Coded",
+    "ConvolutionalDecoder",
+    "ConvolutionalEncoder",
     "DeepFeedForward",
+    "DenseDecoder",
+    "DenseEncoder",
     "DoubleConvolution",
     "EncoderBlock",
     "FeedForward",
@@ -29,10 +47,14 @@ __all__ = [
     "ResNet20",
     "ResNet50",
     "SimpleNet",
+    "SparseAutoencoder",
     "UNet",
+    "Variational",
+    "VariationalAutoencoder",
     "ViTBase",
     "VisionTransformer",
     "XORNet",
     "padded_shortcut",
+    "part",
     "projection_shortcut",
 ]

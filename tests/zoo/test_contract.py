@@ -41,8 +41,13 @@ def ids(count: int, *shape: int) -> np.ndarray:
     return np.random.default_rng(0).integers(count, size=shape).astype(np.int32)
 
 
+def autoencoder(kind: type[zoo.Autoencoder]) -> nn.Layer:
+    return kind(zoo.ConvolutionalEncoder(4, (2,)), zoo.ConvolutionalDecoder((8, 8, 2), (2,)))
+
+
 # By class name, in alphabetical order; a second row of a class adds words: "ResNet with bottlenecks".
 CASES: dict[str, Case] = {
+    "Autoencoder": Case(lambda: autoencoder(zoo.Autoencoder), images),
     "BasicBlock": Case(lambda: zoo.BasicBlock(2), lambda: normal(2, 3, 3, 2)),
     "BinaryClassifier": Case(lambda: zoo.BinaryClassifier(), lambda: normal(2, 10)),
     "Bottleneck": Case(lambda: zoo.Bottleneck(2, 2, shortcut=zoo.padded_shortcut), lambda: normal(2, 4, 4, 2)),
@@ -53,7 +58,9 @@ CASES: dict[str, Case] = {
     "RadialBasisNetwork": Case(lambda: zoo.RadialBasisNetwork(4, 2), lambda: normal(2, 3, 3, 1)),
     "ResNet": Case(lambda: zoo.ResNet((1, 1), 2, block=zoo.BasicBlock(2), stem=nn.Conv(2, 3, bias=False)), images),
     "SimpleNet": Case(lambda: zoo.SimpleNet(), lambda: normal(2, 4, 4, 1)),
+    "SparseAutoencoder": Case(lambda: autoencoder(zoo.SparseAutoencoder), images),
     "UNet": Case(lambda: zoo.UNet(2, depth=1, block=zoo.DoubleConvolution(2)), lambda: normal(2, 4, 6, 2)),
+    "VariationalAutoencoder": Case(lambda: autoencoder(zoo.VariationalAutoencoder), images),
     "VisionTransformer": Case(vision_transformer, images, ("blocks/attention/keys/bias",)),
     "XORNet": Case(lambda: zoo.XORNet(), lambda: normal(2, 2)),
 }  # fmt: skip
