@@ -24,6 +24,7 @@ from jdl.zoo.resnet import (
     padded_shortcut,
     projection_shortcut,
 )
+from jdl.zoo.sequence_to_sequence import LuongAttention, RecurrentDecoder, RecurrentEncoder, SequenceToSequence
 from jdl.zoo.unet import DoubleConvolution, UNet
 from jdl.zoo.vision_transformer import EncoderBlock, VisionTransformer, ViTBase
 
@@ -41,11 +42,15 @@ __all__ = [
     "DoubleConvolution",
     "EncoderBlock",
     "FeedForward",
+    "LuongAttention",
     "RadialBasisNetwork",
+    "RecurrentDecoder",
+    "RecurrentEncoder",
     "ResNet",
     "ResNet18",
     "ResNet20",
     "ResNet50",
+    "SequenceToSequence",
     "SimpleNet",
     "SparseAutoencoder",
     "UNet",

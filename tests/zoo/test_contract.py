@@ -45,6 +45,27 @@ def autoencoder(kind: type[zoo.Autoencoder]) -> nn.Layer:
     return kind(zoo.ConvolutionalEncoder(4, (2,)), zoo.ConvolutionalDecoder((8, 8, 2), (2,)))
 
 
+def memory() -> dict[str, np.ndarray]:
+    """Steps that look at a memory."""
+    return {"queries": normal(2, 3, 4), "memory": normal(2, 5, 6), "lengths": np.array([2, 5], np.int32)}
+
+
+def sentences() -> np.ndarray:
+    """Ids of sources."""
+    return ids(7, 2, 5)
+
+
+def writing() -> dict[str, np.ndarray]:
+    """A decoder's part of a translation."""
+    return {"tokens": ids(7, 2, 3), "carry": normal(2, 4), "memory": normal(2, 5, 6)}
+
+
+def translation() -> dict[str, np.ndarray]:
+    """Ids of sources and targets."""
+    lengths = np.array([2, 5], np.int32)
+    return {"source": ids(7, 2, 5), "target": ids(6, 2, 4), "source_lengths": lengths}
+
+
 # By class name, in alphabetical order; a second row of a class adds words: "ResNet with bottlenecks".
 CASES: dict[str, Case] = {
     "Autoencoder": Case(lambda: autoencoder(zoo.Autoencoder), images),
@@ -55,8 +76,18 @@ CASES: dict[str, Case] = {
     "DoubleConvolution": Case(lambda: zoo.DoubleConvolution(2), lambda: normal(2, 3, 3, 2)),
     "EncoderBlock": Case(lambda: zoo.EncoderBlock(2, hidden=4), lambda: normal(2, 3, 4), ("attention/keys/bias",)),
     "FeedForward": Case(lambda: zoo.FeedForward(4, 2, activation=nn.tanh), lambda: normal(2, 3, 3, 1)),
+    "LuongAttention": Case(lambda: zoo.LuongAttention(), memory),
     "RadialBasisNetwork": Case(lambda: zoo.RadialBasisNetwork(4, 2), lambda: normal(2, 3, 3, 1)),
+    "RecurrentDecoder": Case(lambda: zoo.RecurrentDecoder(7, 3, recurrent=nn.Recurrent(nn.GRUCell(4))), writing),
+    "RecurrentEncoder": Case(lambda: zoo.RecurrentEncoder(7, 3, recurrent=nn.Bidirectional(nn.LSTMCell(2))), sentences),
     "ResNet": Case(lambda: zoo.ResNet((1, 1), 2, block=zoo.BasicBlock(2), stem=nn.Conv(2, 3, bias=False)), images),
+    "SequenceToSequence": Case(
+        lambda: zoo.SequenceToSequence(
+            zoo.RecurrentEncoder(7, 3, recurrent=nn.Bidirectional(nn.GRUCell(2)), dropout=0.1),
+            zoo.RecurrentDecoder(6, 3, recurrent=nn.Recurrent(nn.GRUCell(2)), dropout=0.1),
+        ),
+        translation,
+    ),
     "SimpleNet": Case(lambda: zoo.SimpleNet(), lambda: normal(2, 4, 4, 1)),
     "SparseAutoencoder": Case(lambda: autoencoder(zoo.SparseAutoencoder), images),
     "UNet": Case(lambda: zoo.UNet(2, depth=1, block=zoo.DoubleConvolution(2)), lambda: normal(2, 4, 6, 2)),
