@@ -28,6 +28,15 @@ def golden_inputs() -> tuple[jax.Array, jax.Array, jax.Array]:
     return tuple(jnp.asarray(load("sequence_to_sequence")[name]) for name in ("source", "target", "lengths"))  # pyright: ignore[reportReturnType]
 
 
+def golden_params(name: str, model: zoo.SequenceToSequence) -> Any:
+    """Those of PyTorch's network, in the tree of ours."""
+    arrays = load("sequence_to_sequence")
+    spec = model.spec(*golden_inputs()).params
+    paths = [f"{name}/params/{path}" for path in jdl.paths(spec)]
+    assert set(paths) == {key for key in arrays if key.startswith(f"{name}/params/")}
+    return jax.tree.unflatten(jax.tree.structure(spec), [jnp.asarray(arrays[path]) for path in paths])
+
+
 @pytest.mark.parametrize(("name", "options"), [("attention", {}), ("plain", {"attention": None})])
 def test_values_and_gradients_are_those_of_pytorch(name: str, options: dict[str, Any]):
     golden = {
@@ -36,9 +45,7 @@ def test_values_and_gradients_are_those_of_pytorch(name: str, options: dict[str,
         if key.startswith(f"{name}/")
     }
     model, inputs = network(**options), golden_inputs()
-    paths = jdl.paths(spec := model.spec(*inputs).params)
-    assert {f"params/{path}" for path in paths} == {key for key in golden if key.startswith("params/")}
-    params = jax.tree.unflatten(jax.tree.structure(spec), [golden[f"params/{path}"] for path in paths])
+    params = golden_params(name, model)
 
     @jax.jit
     def program(params: Any) -> Any:
@@ -49,7 +56,7 @@ def test_values_and_gradients_are_those_of_pytorch(name: str, options: dict[str,
         return jax.grad(loss, has_aux=True)(params)
 
     gradient, (logits, seen) = program(params)
-    ours = {f"grad/{path}": leaf for path, leaf in zip(paths, jax.tree.leaves(gradient), strict=True)}
+    ours = {f"grad/{path}": leaf for path, leaf in zip(jdl.paths(params), jax.tree.leaves(gradient), strict=True)}
     ours |= {"logits": logits}
     ours |= {use.path: use.output for use in seen if use.path == "decoder/attention/weights"}
     assert_close(
@@ -61,7 +68,7 @@ def test_values_and_gradients_are_those_of_pytorch(name: str, options: dict[str,
 def answers() -> dict[str, Any]:
     """What the tests below ask, as one program."""
     model, (source, target, lengths) = network(), golden_inputs()
-    variables = model.init(KEY, source, target, lengths)
+    variables = nn.Variables(golden_params("attention", model), {})
 
     @jax.jit
     def program(frozen: nn.Variables) -> dict[str, Any]:
