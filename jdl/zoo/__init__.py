@@ -25,6 +25,7 @@ from jdl.zoo.resnet import (
     projection_shortcut,
 )
 from jdl.zoo.sequence_to_sequence import LuongAttention, RecurrentDecoder, RecurrentEncoder, SequenceToSequence
+from jdl.zoo.text import TextNet, both_ends, max_over_time, mean_over_time
 from jdl.zoo.unet import DoubleConvolution, UNet
 from jdl.zoo.vision_transformer import EncoderBlock, VisionTransformer, ViTBase
 
@@ -53,12 +54,16 @@ __all__ = [
     "SequenceToSequence",
     "SimpleNet",
     "SparseAutoencoder",
+    "TextNet",
     "UNet",
     "Variational",
     "VariationalAutoencoder",
     "ViTBase",
     "VisionTransformer",
     "XORNet",
+    "both_ends",
+    "max_over_time",
+    "mean_over_time",
     "padded_shortcut",
     "part",
     "projection_shortcut",

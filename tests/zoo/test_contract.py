@@ -90,6 +90,7 @@ CASES: dict[str, Case] = {
     ),
     "SimpleNet": Case(lambda: zoo.SimpleNet(), lambda: normal(2, 4, 4, 1)),
     "SparseAutoencoder": Case(lambda: autoencoder(zoo.SparseAutoencoder), images),
+    "TextNet": Case(lambda: zoo.TextNet(7, 3, recurrent=nn.Recurrent(nn.LSTMCell(4))), lambda: {"tokens": ids(7, 2, 5), "lengths": np.array([2, 5], np.int32)}),
     "UNet": Case(lambda: zoo.UNet(2, depth=1, block=zoo.DoubleConvolution(2)), lambda: normal(2, 4, 6, 2)),
     "VariationalAutoencoder": Case(lambda: autoencoder(zoo.VariationalAutoencoder), images),
     "VisionTransformer": Case(vision_transformer, images, ("blocks/attention/keys/bias",)),
