@@ -16,7 +16,6 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -24,10 +23,10 @@ from sklearn.linear_model import LogisticRegression
 
 import jdl
 from experiments.common import Record, Settings, experiment
-from jdl import nn
+from jdl import zoo
 from jdl.data import Dataset, Normaliser
 
-MODEL = nn.Chain(nn.Dense(64), jax.nn.relu, nn.Dense(1))  # one logit: the sigmoid is in the loss
+MODEL = zoo.BinaryClassifier()  # one logit: the sigmoid is in the loss
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,7 +22,7 @@ import rich
 
 import jdl
 from experiments.common import Record, Settings, experiment
-from jdl import nn
+from jdl import nn, zoo
 from jdl.data import Splits
 
 
@@ -51,7 +51,6 @@ class Network:
     steps_per_call: int = 1  # a convolution inside a scan is ten times slower on a CPU: 1 for those
 
 
-SIMPLE = (nn.Flatten(), nn.Dense(128), jax.nn.relu, nn.Dense(10))
 CONVOLUTIONAL = (
     Shift(),
     nn.Conv(16, 3),
@@ -70,8 +69,8 @@ CONVOLUTIONAL = (
 )
 NETWORKS = {
     "linear": Network(nn.Chain(nn.Flatten(), nn.Dense(10)), 20, 128, 1e-3, steps_per_call=50),
-    "SimpleNet": Network(nn.Chain(*SIMPLE), 20, 128, 1e-3, steps_per_call=50),
-    "SimpleNet, images shifted": Network(nn.Chain(Shift(), *SIMPLE), 20, 128, 2e-3, steps_per_call=50),
+    "SimpleNet": Network(zoo.SimpleNet(), 20, 128, 1e-3, steps_per_call=50),
+    "SimpleNet, images shifted": Network(nn.Chain(Shift(), *zoo.SimpleNet()), 20, 128, 2e-3, steps_per_call=50),
     "convolutional, images shifted": Network(nn.Chain(*CONVOLUTIONAL), 8, 64, 2e-3),
 }
 

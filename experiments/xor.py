@@ -31,7 +31,7 @@ from rich.table import Table
 
 import jdl
 from experiments.common import Record, Settings, experiment
-from jdl import nn
+from jdl import nn, zoo
 from jdl.nn.settings import Tree
 
 INPUTS = np.array([[0, 0], [0, 1], [1, 0], [1, 1]], np.float32)
@@ -39,7 +39,7 @@ TARGETS = np.array([[0], [1], [1], [0]], np.float32)
 BATCH = {"inputs": INPUTS, "targets": TARGETS}
 SOLVED = 0.05  # every output this near its target
 
-MODEL = nn.Chain(hidden=nn.Dense(2), hidden_sigmoid=nn.sigmoid, output=nn.Dense(1), output_sigmoid=nn.sigmoid)
+MODEL = zoo.XORNet()
 OBJECTIVE = 0.5 * jdl.supervised(MODEL, jdl.losses.configured(jdl.losses.mse, reduction="sum"))
 OPTIMIZER = optax.sgd(1.0)
 STEP = jdl.make_step(OBJECTIVE, OPTIMIZER)
