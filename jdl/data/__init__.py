@@ -43,6 +43,7 @@ from jdl.data.stream_examples import Examples
 from jdl.data.streams import as_stream
 from jdl.data.text import Vocabulary, pad, split_words
 from jdl.data.text_sets import TextSplits
+from jdl.data.translation import TranslationSplits, join_words, sequence_pairs
 
 __all__ = [
     "ArrayFiles",
@@ -71,6 +72,7 @@ __all__ = [
     "Stream",
     "TextFile",
     "TextSplits",
+    "TranslationSplits",
     "UnsafeArchive",
     "Vocabulary",
     "as_stream",
@@ -82,6 +84,7 @@ __all__ = [
     "extract",
     "fetch",
     "indices_between",
+    "join_words",
     "load",
     "names",
     "pad",
@@ -91,6 +94,7 @@ __all__ = [
     "read_idx",
     "read_npz",
     "register",
+    "sequence_pairs",
     "split_words",
     "steps_in_epochs",
     "verify",

@@ -1,0 +1,141 @@
+"""Pairs of sequences to learn the one from the other, and pairs of sentences by name."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jdl.check import InputError
+from jdl.data.dataset import Dataset
+from jdl.data.files import TextFile
+from jdl.data.registry import PARTS, Splits, register
+from jdl.data.sources import CorruptData, fetch
+from jdl.data.text import Vocabulary, pad, split_words
+
+START, END = "<start>", "<end>"
+MULTI30K_ADDRESS = "https://raw.githubusercontent.com/multi30k/dataset/master/data/task1/raw/"
+MULTI30K_FILES = {"train": "train", "validation": "val", "test": "test_2016_flickr"}
+
+
+def sequence_pairs(
+    sources: Sequence[Any],
+    targets: Sequence[Any],
+    *,
+    start: int,
+    end: int,
+    source_length: int | None = None,
+    target_length: int | None = None,
+    name: str = "",
+) -> Dataset:
+    """Sequences of ids ``[S]`` and those to be written from them ``[T - 1]``, as teacher forcing takes them.
+
+    Inputs are ``{"source": int32[N, S], "target": int32[N, T], "source_lengths": int32[N]}``, where ``target`` begins
+    with ``start``; targets ``int32[N, T]`` are the same one step on, and close with ``end``. A ``mask float32[N, T]``
+    leaves out what stands behind that. S and T are those of the longest unless given.
+
+    Raises:
+        InputError: another number of sources than of targets, an empty sequence, or one that is longer than S or T.
+    """
+    if len(sources) != len(targets):
+        raise InputError(f"sequence_pairs got {len(sources)} sources and {len(targets)} targets, wanted pairs")
+    source = pad(sources, source_length)
+    target = pad([[start, *ids] for ids in targets], target_length)
+    ahead = pad([[*ids, end] for ids in targets], target_length)
+    mask = np.arange(ahead["tokens"].shape[1]) < ahead["lengths"][:, None]
+    inputs = {"source": source["tokens"], "target": target["tokens"], "source_lengths": source["lengths"]}
+    arrays = {"inputs": inputs, "targets": ahead["tokens"], "mask": mask.astype(np.float32)}
+    return Dataset(arrays, name)
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class TranslationSplits(Splits):
+    """Splits of pairs of sentences; see `sequence_pairs` for their arrays.
+
+    Attributes:
+        source_vocabulary: what the ids of the sources mean, counted on ``train`` alone.
+        target_vocabulary: the same of the targets; holds ``<start>`` and ``<end>``.
+        sentences: the pairs as they are written, by part: ``sentences["test"][0]`` is ``(source, target)``.
+    """
+
+    source_vocabulary: Vocabulary = dataclasses.field(kw_only=True)
+    target_vocabulary: Vocabulary = dataclasses.field(kw_only=True)
+    sentences: Mapping[str, Sequence[tuple[str, str]]] = dataclasses.field(kw_only=True)
+
+
+@register("multi30k")
+def multi30k(
+    source: str = "en", target: str = "fr", longest: int | None = None, pairs: int | None = None, min_count: int = 2
+) -> TranslationSplits:
+    """31,014 descriptions of pictures in English and French: 29,000 pairs, 1,014 and, of flickr 2016, 1,000 to test.
+
+    Words and signs are tokens, in lower case; see `sequence_pairs` for the arrays. A test pair stays in the test set
+    also where its words are unknown.
+
+    Args:
+        source: "en" or "fr".
+        target: the other.
+        longest: only pairs of at most so many tokens on either side, in all three parts.
+        pairs: only the first so many training pairs.
+        min_count: tokens that come less often in the training sentences are unknown.
+    """
+    if {source, target} != {"en", "fr"}:
+        raise InputError(f"multi30k got source={source!r} and target={target!r}, wanted 'en' and 'fr' or 'fr' and 'en'")
+    sentences = {part: _aligned(file, (source, target), longest) for part, file in MULTI30K_FILES.items()}
+    sentences["train"] = sentences["train"][:pairs]
+    tokens = {part: [tuple(map(words, pair)) for pair in sentences[part]] for part in PARTS}
+    if empty := [part for part in PARTS if not tokens[part]]:
+        raise InputError(f"multi30k got longest={longest}, pairs={pairs}, which leaves no pair in {', '.join(empty)}")
+    ours, theirs = (
+        Vocabulary.of((pair[side] for pair in tokens["train"]), min_count=min_count, special=special)
+        for side, special in ((0, ()), (1, (START, END)))
+    )
+    everything = [pair for part in PARTS for pair in tokens[part]]
+    lengths = [max(len(pair[side]) for pair in everything) for side in (0, 1)]
+
+    def part(name: str) -> Dataset:
+        return sequence_pairs(
+            [ours.encode(pair[0]) for pair in tokens[name]],
+            [theirs.encode(pair[1]) for pair in tokens[name]],
+            start=theirs[START],
+            end=theirs[END],
+            source_length=lengths[0],
+            target_length=lengths[1] + 1,
+            name=f"multi30k/{name}",
+        )
+
+    return TranslationSplits(
+        part("train"),
+        part("validation"),
+        part("test"),
+        source_vocabulary=ours,
+        target_vocabulary=theirs,
+        sentences=sentences,
+        description=f"multi30k: descriptions of pictures, from {source} to {target}",
+        source="Elliott et al. 2016 and 2017, task 1; pictures of Flickr30k",
+        licence="research use",
+    )
+
+
+def words(sentence: str) -> list[str]:
+    """The tokens of a sentence: words and signs, in lower case."""
+    return split_words(sentence.lower())
+
+
+def join_words(tokens: Sequence[str]) -> str:
+    """A sentence of tokens: ``["l", "'", "ami", "."]`` is "l'ami."."""
+    return re.sub(r" (?=[.,;])| ?(['’-]) ?", r"\1", " ".join(tokens))
+
+
+def _aligned(file: str, languages: tuple[str, str], longest: int | None) -> list[tuple[str, str]]:
+    """The pairs of a file in two languages, line by line."""
+    names = [f"{file}.{language}.gz" for language in languages]
+    texts = [TextFile(fetch("multi30k_en_fr", name, MULTI30K_ADDRESS + name)) for name in names]
+    if len(texts[0]) != len(texts[1]):
+        lines = " and ".join(f"{len(text):,} lines" for text in texts)
+        raise CorruptData(f"{' and '.join(names)} have {lines}, wanted a line for each sentence in both")
+    pairs = [(texts[0][i].strip(), texts[1][i].strip()) for i in range(len(texts[0]))]
+    return [pair for pair in pairs if longest is None or max(len(words(sentence)) for sentence in pair) <= longest]
