@@ -12,6 +12,7 @@ from jdl.zoo.autoencoders import (
     VariationalAutoencoder,
     part,
 )
+from jdl.zoo.convolutional import ConvolutionalNet, LeNet5
 from jdl.zoo.feedforward import BinaryClassifier, DeepFeedForward, FeedForward, SimpleNet, XORNet
 from jdl.zoo.radial import RadialBasisNetwork
 from jdl.zoo.resnet import (
@@ -37,12 +38,14 @@ __all__ = [
     "Coded",
     "ConvolutionalDecoder",
     "ConvolutionalEncoder",
+    "ConvolutionalNet",
     "DeepFeedForward",
     "DenseDecoder",
     "DenseEncoder",
     "DoubleConvolution",
     "EncoderBlock",
     "FeedForward",
+    "LeNet5",
     "LuongAttention",
     "RadialBasisNetwork",
     "RecurrentDecoder",
