@@ -43,6 +43,7 @@ from jdl.data.stream_examples import Examples
 from jdl.data.streams import as_stream
 from jdl.data.text import Vocabulary, pad, split_words
 from jdl.data.text_sets import TextSplits
+from jdl.data.timeseries import windows
 from jdl.data.translation import TranslationSplits, join_words, sequence_pairs
 
 __all__ = [
@@ -98,4 +99,5 @@ __all__ = [
     "split_words",
     "steps_in_epochs",
     "verify",
+    "windows",
 ]

@@ -14,6 +14,7 @@ from jdl.zoo.autoencoders import (
 )
 from jdl.zoo.convolutional import ConvolutionalNet, LeNet5
 from jdl.zoo.feedforward import BinaryClassifier, DeepFeedForward, FeedForward, SimpleNet, XORNet
+from jdl.zoo.forecasting import Forecaster, FromLastValue, LinearForecaster
 from jdl.zoo.radial import RadialBasisNetwork
 from jdl.zoo.resnet import (
     BasicBlock,
@@ -45,7 +46,10 @@ __all__ = [
     "DoubleConvolution",
     "EncoderBlock",
     "FeedForward",
+    "Forecaster",
+    "FromLastValue",
     "LeNet5",
+    "LinearForecaster",
     "LuongAttention",
     "RadialBasisNetwork",
     "RecurrentDecoder",
