@@ -44,7 +44,7 @@ ALONE = {
     "jdl.zoo": ("jdl.zoo", "jdl.nn", "jdl.check"),
 }
 
-IMPORT_NAMES = {"scikit-learn": "sklearn", "pillow": "PIL", "orbax-checkpoint": "orbax"}
+IMPORT_NAMES = {"scikit-learn": "sklearn", "scikit-image": "skimage", "pillow": "PIL", "orbax-checkpoint": "orbax"}
 
 
 def sources(*folders: str) -> list[Path]:

@@ -26,6 +26,18 @@ EXPERIMENTS = {
     for path in sorted((ROOT / "experiments").glob("*.py"))
     if "@experiment(" in path.read_text() and path.stem != "common"
 }
+# More than a few seconds, even in a smoke run.
+SLOW = {
+    "autoencoders",
+    "benchmark",
+    "gan",
+    "kill_test",
+    "mnist",
+    "overheads",
+    "pitfalls",
+    "resnet",
+    "xor",
+}
 # A metric that a network reaches even in its smoke run, though it learns for a second only.
 LEARNS = {
     "digits": ("cnn/accuracy", 0.5),
@@ -112,9 +124,7 @@ def test_format_metric(mean: float | None, deviation: float | None, text: str):
     [
         pytest.param(
             name,
-            marks=pytest.mark.slow
-            if name in ("mnist", "benchmark", "overheads", "kill_test", "pitfalls", "xor")
-            else (),
+            marks=pytest.mark.slow if name in SLOW else (),
         )
         for name in EXPERIMENTS
         if name != "digits"
