@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,9 @@ from jdl.data.files import TextFile
 from jdl.data.registry import PARTS, Splits, register
 from jdl.data.sources import CorruptData, fetch
 from jdl.data.text import Vocabulary, pad, split_words
+
+Pairs = Sequence[tuple[str, str]]
+Split = Callable[[str], Sequence[str]]
 
 START, END = "<start>", "<end>"
 MULTI30K_ADDRESS = "https://raw.githubusercontent.com/multi30k/dataset/master/data/task1/raw/"
@@ -63,7 +66,42 @@ class TranslationSplits(Splits):
 
     source_vocabulary: Vocabulary = dataclasses.field(kw_only=True)
     target_vocabulary: Vocabulary = dataclasses.field(kw_only=True)
-    sentences: Mapping[str, Sequence[tuple[str, str]]] = dataclasses.field(kw_only=True)
+    sentences: Mapping[str, Pairs] = dataclasses.field(kw_only=True)
+
+    @classmethod
+    def of(
+        cls, name: str, sentences: Mapping[str, Pairs], split: Split, *, min_count: int = 1, **about: str
+    ) -> TranslationSplits:
+        """Number the tokens of pairs ``(source, target)``, given by part: train, validation and test.
+
+        ``split`` makes tokens of a sentence: `split_words`, or ``list`` for characters. Those that come less often than
+        ``min_count`` in the training sentences are unknown. ``about`` are the other attributes.
+
+        Raises:
+            InputError: a part without pairs, or an empty sentence.
+        """
+        if empty := [part for part in PARTS if not sentences.get(part)]:
+            raise InputError(f"{name} has no pairs in {', '.join(empty)}; wanted some in train, validation and test")
+        tokens = {part: [(split(source), split(target)) for source, target in sentences[part]] for part in PARTS}
+        ours, theirs = (
+            Vocabulary.of((pair[side] for pair in tokens["train"]), min_count=min_count, special=special)
+            for side, special in ((0, ()), (1, (START, END)))
+        )
+        longest = [max(len(pair[side]) for part in PARTS for pair in tokens[part]) for side in (0, 1)]
+        train, validation, test = (
+            sequence_pairs(
+                [ours.encode(source) for source, _ in tokens[part]],
+                [theirs.encode(target) for _, target in tokens[part]],
+                start=theirs[START],
+                end=theirs[END],
+                source_length=longest[0],
+                target_length=longest[1] + 1,
+                name=f"{name}/{part}",
+            )
+            for part in PARTS
+        )
+        known = {"source_vocabulary": ours, "target_vocabulary": theirs, "sentences": sentences}
+        return cls(train, validation, test, **known, **about)  # pyright: ignore[reportArgumentType]
 
 
 @register("multi30k")
@@ -86,48 +124,25 @@ def multi30k(
         raise InputError(f"multi30k got source={source!r} and target={target!r}, wanted 'en' and 'fr' or 'fr' and 'en'")
     sentences = {part: _aligned(file, (source, target), longest) for part, file in MULTI30K_FILES.items()}
     sentences["train"] = sentences["train"][:pairs]
-    tokens = {part: [tuple(map(words, pair)) for pair in sentences[part]] for part in PARTS}
-    if empty := [part for part in PARTS if not tokens[part]]:
-        raise InputError(f"multi30k got longest={longest}, pairs={pairs}, which leaves no pair in {', '.join(empty)}")
-    ours, theirs = (
-        Vocabulary.of((pair[side] for pair in tokens["train"]), min_count=min_count, special=special)
-        for side, special in ((0, ()), (1, (START, END)))
-    )
-    everything = [pair for part in PARTS for pair in tokens[part]]
-    lengths = [max(len(pair[side]) for pair in everything) for side in (0, 1)]
-
-    def part(name: str) -> Dataset:
-        return sequence_pairs(
-            [ours.encode(pair[0]) for pair in tokens[name]],
-            [theirs.encode(pair[1]) for pair in tokens[name]],
-            start=theirs[START],
-            end=theirs[END],
-            source_length=lengths[0],
-            target_length=lengths[1] + 1,
-            name=f"multi30k/{name}",
-        )
-
-    return TranslationSplits(
-        part("train"),
-        part("validation"),
-        part("test"),
-        source_vocabulary=ours,
-        target_vocabulary=theirs,
-        sentences=sentences,
+    return TranslationSplits.of(
+        "multi30k",
+        sentences,
+        _words,
+        min_count=min_count,
         description=f"multi30k: descriptions of pictures, from {source} to {target}",
         source="Elliott et al. 2016 and 2017, task 1; pictures of Flickr30k",
         licence="research use",
     )
 
 
-def words(sentence: str) -> list[str]:
-    """The tokens of a sentence: words and signs, in lower case."""
-    return split_words(sentence.lower())
-
-
 def join_words(tokens: Sequence[str]) -> str:
     """A sentence of tokens: ``["l", "'", "ami", "."]`` is "l'ami."."""
     return re.sub(r" (?=[.,;])| ?(['’-]) ?", r"\1", " ".join(tokens))
+
+
+def _words(sentence: str) -> list[str]:
+    """The tokens of a sentence: words and signs, in lower case."""
+    return split_words(sentence.lower())
 
 
 def _aligned(file: str, languages: tuple[str, str], longest: int | None) -> list[tuple[str, str]]:
@@ -138,4 +153,4 @@ def _aligned(file: str, languages: tuple[str, str], longest: int | None) -> list
         lines = " and ".join(f"{len(text):,} lines" for text in texts)
         raise CorruptData(f"{' and '.join(names)} have {lines}, wanted a line for each sentence in both")
     pairs = [(texts[0][i].strip(), texts[1][i].strip()) for i in range(len(texts[0]))]
-    return [pair for pair in pairs if longest is None or max(len(words(sentence)) for sentence in pair) <= longest]
+    return [pair for pair in pairs if longest is None or max(len(_words(sentence)) for sentence in pair) <= longest]

@@ -78,7 +78,7 @@ def test_multi30k_numbers_the_words_of_its_training_sentences(tmp_path: Path, mo
     ("options", "message"),
     [
         ({"source": "de"}, "multi30k got source='de' and target='fr', wanted 'en' and 'fr'"),
-        ({"longest": 2}, "leaves no pair in train, validation, test"),
+        ({"longest": 2}, "multi30k has no pairs in train, validation, test"),
     ],
 )
 def test_options_that_are_refused(
