@@ -32,8 +32,8 @@ class game(Gradient):
     of them, XLA then computes once.
 
     Reported are the metrics of all objectives, as ``loss`` the sum of their losses, and the loss of each player by its
-    pattern without wildcards: ``generator_loss`` for ``"generator/**"``. Evaluation and ``validation=`` of ``fit``
-    report the same in evaluation mode, where what players draw comes from one fixed key.
+    pattern without wildcards: ``generator_loss`` for ``"generator/**"``, ``others_loss`` for ``"**"``. ``evaluate``,
+    and ``validation=`` of ``fit``, report the same in evaluation mode.
 
     >>> players = {"generator/**": supervised(gan, passing), "discriminator/**": supervised(gan, telling_apart)}
     >>> rules = {"generator/**": optax.adam(2e-4), "discriminator/**": optax.adam(1e-4)}
@@ -95,16 +95,11 @@ class game(Gradient):
 
 @dataclasses.dataclass(frozen=True)
 class Report(Objective):
-    """What the players of a :class:`game` report together, for evaluation; as a loss it is the sum of theirs.
-
-    Where no key is given, as in evaluation, they draw from a fixed one: the same noise for every batch.
-    """
+    """What the players of a :class:`game` report together, for evaluation; as a loss it is the sum of theirs."""
 
     players: Players
 
     def __call__(self, params: Tree, state: Tree, batch: Batch, key: Array | None, train: bool) -> tuple[Array, Aux]:
-        if key is None and not train:
-            key = jax.random.key(0)
         aux = _together(
             self.players, [player(params, state, batch, key, train)[1] for _, player in self.players], state
         )
@@ -116,10 +111,10 @@ def _owners(players: Players) -> Any:
 
 
 def _name(pattern: str) -> str:
-    """What of a pattern says whose it is: ``generator`` of ``generator/**``, the pattern itself where nothing does."""
+    """What of a pattern says whose it is: ``generator`` of ``generator/**``, ``others`` of ``**``."""
     if not isinstance(pattern, str):
         raise InputError(f"game got the pattern {pattern!r}, wanted a string such as 'generator/**'")
-    return "_".join(part for part in pattern.split("/") if not set(part) & set("*?[")) or pattern
+    return "_".join(part for part in pattern.split("/") if not set(part) & set("*?[")) or "others"
 
 
 def _together(players: Players, reports: list[Aux], state: Tree) -> Aux:

@@ -15,6 +15,14 @@ from jdl.zoo.autoencoders import (
 from jdl.zoo.convolutional import ConvolutionalNet, LeNet5
 from jdl.zoo.feedforward import BinaryClassifier, DeepFeedForward, FeedForward, SimpleNet, XORNet
 from jdl.zoo.forecasting import Forecaster, FromLastValue, LinearForecaster
+from jdl.zoo.gan import (
+    GAN,
+    Criticised,
+    DCGANDiscriminator,
+    DCGANGenerator,
+    Judged,
+    WassersteinGAN,
+)
 from jdl.zoo.radial import RadialBasisNetwork
 from jdl.zoo.resnet import (
     BasicBlock,
@@ -32,6 +40,7 @@ from jdl.zoo.unet import DoubleConvolution, UNet
 from jdl.zoo.vision_transformer import EncoderBlock, VisionTransformer, ViTBase
 
 __all__ = [
+    "GAN",
     "Autoencoder",
     "BasicBlock",
     "BinaryClassifier",
@@ -40,6 +49,9 @@ __all__ = [
     "ConvolutionalDecoder",
     "ConvolutionalEncoder",
     "ConvolutionalNet",
+    "Criticised",
+    "DCGANDiscriminator",
+    "DCGANGenerator",
     "DeepFeedForward",
     "DenseDecoder",
     "DenseEncoder",
@@ -48,6 +60,7 @@ __all__ = [
     "FeedForward",
     "Forecaster",
     "FromLastValue",
+    "Judged",
     "LeNet5",
     "LinearForecaster",
     "LuongAttention",
@@ -67,6 +80,7 @@ __all__ = [
     "VariationalAutoencoder",
     "ViTBase",
     "VisionTransformer",
+    "WassersteinGAN",
     "XORNet",
     "both_ends",
     "max_over_time",

@@ -33,12 +33,38 @@ def images() -> np.ndarray:
     return normal(2, 8, 8, 2)
 
 
+def pair() -> dict[str, np.ndarray]:
+    """Real images, and the noise of as many made ones."""
+    return {"real": normal(3, 4, 4, 1), "noise": normal(3, 4)}
+
+
 def vision_transformer() -> nn.Layer:
     return zoo.VisionTransformer(2, patch=4, width=4, depth=2, block=zoo.EncoderBlock(2, hidden=4))
 
 
 def ids(count: int, *shape: int) -> np.ndarray:
     return np.random.default_rng(0).integers(count, size=shape).astype(np.int32)
+
+
+def memory() -> dict[str, np.ndarray]:
+    """Steps that look at a memory."""
+    return {"queries": normal(2, 3, 4), "memory": normal(2, 5, 6), "lengths": np.array([2, 5], np.int32)}
+
+
+def sentences() -> np.ndarray:
+    """Ids of sources."""
+    return ids(7, 2, 5)
+
+
+def writing() -> dict[str, np.ndarray]:
+    """A decoder's part of a translation."""
+    return {"tokens": ids(7, 2, 3), "carry": normal(2, 4), "memory": normal(2, 5, 6)}
+
+
+def translation() -> dict[str, np.ndarray]:
+    """Ids of sources and targets."""
+    lengths = np.array([2, 5], np.int32)
+    return {"source": ids(7, 2, 5), "target": ids(6, 2, 4), "source_lengths": lengths}
 
 
 def autoencoder(kind: type[zoo.Autoencoder]) -> nn.Layer:
@@ -73,12 +99,15 @@ CASES: dict[str, Case] = {
     "BinaryClassifier": Case(lambda: zoo.BinaryClassifier(), lambda: normal(2, 10)),
     "Bottleneck": Case(lambda: zoo.Bottleneck(2, 2, shortcut=zoo.padded_shortcut), lambda: normal(2, 4, 4, 2)),
     "ConvolutionalNet": Case(lambda: zoo.ConvolutionalNet(2, flattened=None), lambda: normal(2, 4, 4, 1)),
+    "DCGANDiscriminator": Case(lambda: zoo.DCGANDiscriminator(2), lambda: normal(3, 4, 4, 1)),
+    "DCGANGenerator": Case(lambda: zoo.DCGANGenerator(2, size=1), lambda: normal(3, 4)),
     "DeepFeedForward": Case(lambda: zoo.DeepFeedForward((4, 3), 2, norm=nn.LayerNorm(), dropout=0.2), lambda: normal(2, 3, 3, 1)),
     "DoubleConvolution": Case(lambda: zoo.DoubleConvolution(2), lambda: normal(2, 3, 3, 2)),
     "EncoderBlock": Case(lambda: zoo.EncoderBlock(2, hidden=4), lambda: normal(2, 3, 4), ("attention/keys/bias",)),
     "FeedForward": Case(lambda: zoo.FeedForward(4, 2, activation=nn.tanh), lambda: normal(2, 3, 3, 1)),
     "Forecaster": Case(lambda: zoo.Forecaster(2, nn.Recurrent(nn.GRUCell(3))), lambda: normal(2, 4, 3)),
     "FromLastValue": Case(lambda: zoo.FromLastValue(zoo.LinearForecaster(2), 1), lambda: normal(2, 4, 3)),
+    "GAN": Case(lambda: zoo.GAN(zoo.DCGANGenerator(2, 1), zoo.DCGANDiscriminator(2)), pair),
     "LeNet5": Case(lambda: zoo.LeNet5(2), lambda: normal(1, 28, 28, 1)),
     "LinearForecaster": Case(lambda: zoo.LinearForecaster(2), lambda: normal(2, 4, 3)),
     "LuongAttention": Case(lambda: zoo.LuongAttention(), memory),
@@ -98,6 +127,7 @@ CASES: dict[str, Case] = {
     "TextNet": Case(lambda: zoo.TextNet(7, 3, recurrent=nn.Recurrent(nn.LSTMCell(4))), lambda: {"tokens": ids(7, 2, 5), "lengths": np.array([2, 5], np.int32)}),
     "UNet": Case(lambda: zoo.UNet(2, depth=1, block=zoo.DoubleConvolution(2)), lambda: normal(2, 4, 6, 2)),
     "VariationalAutoencoder": Case(lambda: autoencoder(zoo.VariationalAutoencoder), images),
+    "WassersteinGAN": Case(lambda: zoo.WassersteinGAN(zoo.DCGANGenerator(2, 1), zoo.DCGANDiscriminator(2, None)), pair),
     "VisionTransformer": Case(vision_transformer, images, ("blocks/attention/keys/bias",)),
     "XORNet": Case(lambda: zoo.XORNet(), lambda: normal(2, 2)),
 }  # fmt: skip

@@ -1,0 +1,107 @@
+"""GANs: PyTorch's scores and every player's gradients, what evaluation does without a key, and what is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.gan import criticising, passing, play, pleasing, telling_apart
+from jdl import zoo
+from tests.golden.reading import load
+from tests.networks import assert_close
+from tests.nn.toys import KEY, normal, refused
+
+GOLDEN = load("gan")
+MODELS = {
+    "GAN": zoo.GAN(zoo.DCGANGenerator(2, 2), zoo.DCGANDiscriminator(2), latent=3),
+    "WassersteinGAN": zoo.WassersteinGAN(zoo.DCGANGenerator(2, 2), zoo.DCGANDiscriminator(2, None), latent=3),
+}
+
+
+def nested(prefix: str) -> Any:
+    """The arrays below a path of the file, as a tree."""
+    tree: dict[str, Any] = {}
+    for name, value in GOLDEN.items():
+        if name.startswith(prefix):
+            *parts, last = name.removeprefix(prefix).split("/")
+            below = tree
+            for part in parts:
+                below = below.setdefault(part, {})
+            below[last] = jnp.asarray(value)
+    return tree
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_scores_and_gradients_are_pytorchs(name: str):
+    model, train = MODELS[name], name == "GAN"
+    inputs, params = {"real": GOLDEN["real"], "noise": GOLDEN["noise"]}, nested(f"{name}/params/")
+    state = model.init(KEY, **inputs).state
+    losses = (passing, telling_apart) if train else (pleasing, criticising)
+
+    @jax.jit
+    def everything(params: Any) -> Any:
+        def loss(own: Any, player: str, function: Any) -> Any:
+            outputs, new = model.apply(params | {player: own}, state, **inputs, key=KEY, train=train)
+            return function(outputs, None), (outputs, new)
+
+        players = zip(("generator", "discriminator"), losses, strict=True)
+        return {player: jax.grad(loss, has_aux=True)(params[player], player, of) for player, of in players}
+
+    found = everything(params)
+    for player, (gradient, (outputs, new)) in found.items():
+        assert_close(gradient, nested(f"{name}/{player}/{player}/"), 1e-5)
+        for output in ("real", "fake") if train else ("real", "fake", "slope"):
+            assert_close(getattr(outputs, output), GOLDEN[f"{name}/{output}"], 1e-5)
+        if train:
+            means = jax.tree.map(lambda kept: kept["mean"], new, is_leaf=lambda kept: "mean" in kept)
+            wanted = jax.tree.map(lambda kept: kept["mean"], nested(f"{name}/state/"), is_leaf=lambda k: "mean" in k)
+            assert_close(means, wanted, 1e-5)
+
+
+def test_the_standard_sizes():
+    noise, images = np.zeros((1, 64), np.float32), np.zeros((1, 28, 28, 1), np.float32)
+    assert zoo.DCGANGenerator().spec(noise).parameters == 533_889
+    assert zoo.DCGANDiscriminator().spec(images).parameters == 138_689
+    assert zoo.GAN().spec(images).output.images.shape == (1, 28, 28, 1)
+    assert zoo.DCGANGenerator(8, size=8, channels=3).spec(noise).output.shape == (1, 32, 32, 3)
+
+
+def test_noise_is_drawn_in_training_and_evaluation_and_slopes_are_taken_halfway():
+    model, real = MODELS["WassersteinGAN"], jnp.asarray(GOLDEN["real"])
+    variables = model.init(KEY, real)
+    program = jax.jit(lambda key, train: model.apply(*variables, real, key=key, train=train)[0], static_argnums=1)
+    first, other = program(KEY, True), program(jax.random.key(1), True)
+    assert np.max(np.abs(first.images - other.images)) > 1e-3 and np.all(first.real == other.real)
+    fixed, again = model(variables, real), model(variables, real)
+    assert_close(fixed, again, 0)
+    assert_close(model(variables, real, noise=jax.random.normal(jax.random.key(0), (4, 3))).images, fixed.images)
+
+
+def test_a_penalty_where_the_critic_is_flat_has_a_gradient():
+    model, real = MODELS["WassersteinGAN"], jnp.asarray(GOLDEN["real"])
+    params, state = model.init(KEY, real)
+    flat = params | {"discriminator": jax.tree.map(jnp.zeros_like, params["discriminator"])}
+    grads, aux = jax.jit(play(model, pleasing, criticising))(flat, state, {"inputs": real}, KEY)
+    assert float(aux.loss) == pytest.approx(10)
+    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(grads))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: zoo.DCGANDiscriminator(2).spec(normal(2, 3, 28, 1)), "wanted at least 4 × 4"),
+        (lambda: zoo.DCGANDiscriminator(2).spec(normal(2, 28, 28)), "[B, H, W, C]"),
+        (lambda: zoo.DCGANGenerator(2).spec(normal(2, 3, 3)), "[B, D]"),
+        (lambda: MODELS["GAN"].spec(normal(2, 28, 28, 1)), "set the generator's size and channels"),
+        (lambda: MODELS["GAN"].spec(np.zeros((2, 8, 8, 1), np.uint8)), "x / 127.5 - 1"),
+        (lambda: zoo.DCGANGenerator(0), "width"),
+        (lambda: zoo.GAN(latent=0), "latent"),
+    ],
+)
+def test_what_is_refused(call: Any, message: str):
+    with refused(message):
+        call()
