@@ -40,7 +40,7 @@ SMALL_CNN = nn.Chain(
     nn.relu,
     nn.MaxPool(2),
     nn.Flatten(),
-    nn.Dropout(0.5),
+    nn.Dropout(0.25),
     nn.Dense(64),
     nn.relu,
     nn.Dense(10),
@@ -48,7 +48,7 @@ SMALL_CNN = nn.Chain(
 # The network and the highest learning rate of its cycle.
 CLASSIFIERS = {
     "ConvolutionalNet": (zoo.ConvolutionalNet(flattened=None), 0.01),
-    "small CNN": (SMALL_CNN, 0.02),
+    "small CNN": (SMALL_CNN, 0.03),
     "ResNet-20": (zoo.ResNet20(), 0.1),
 }
 
