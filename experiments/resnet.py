@@ -47,7 +47,7 @@ SMALL_CNN = nn.Chain(
 )
 # The network and the highest learning rate of its cycle.
 CLASSIFIERS = {
-    "ConvolutionalNet": (zoo.ConvolutionalNet(flattened=None), 0.01),
+    "ConvolutionalNet": (zoo.ConvolutionalNet(flattened=None), 0.03),
     "small CNN": (SMALL_CNN, 0.03),
     "ResNet-20": (zoo.ResNet20(), 0.1),
 }
