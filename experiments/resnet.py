@@ -110,6 +110,8 @@ def classify(images: Splits, settings: Resnet, record: Record) -> None:
             record.metric(f"{name}/validation_accuracy", run.history[-1]["validation_accuracy"])
             record.metric(f"{name}/accuracy", accuracy)
             record.metric(f"{name}/seconds", seconds)
+    for deep, small in zip(record.values["ResNet-20/accuracy"], record.values["small CNN/accuracy"], strict=True):
+        record.metric("ResNet-20/above the small CNN", deep - small)
     jdl.show.plot_runs({name: run.history for name, run in runs.items()}, record.path("curves.png"))
     logits = runs["ResNet-20"].predict(images.test)
     confusion = jdl.metrics.confusion_matrix(logits, images.test.targets).compute()
