@@ -31,10 +31,11 @@ class ConvolutionalNet(nn.Layer):
         flat = net.child("flatten", nn.Flatten())(y)
         if self.flattened not in (None, flat.shape[1]):
             height, width = y.shape[1:3]
+            theirs = self.flattened == 64 * 14 * 14
             raise check.InputError(
                 f"input got {check.describe(x)}, of which 64·{height}·{width} = {flat.shape[1]} numbers reach the last "
-                f"layer, but it was declared for {self.flattened} of them (64·14·14 are 12544); use 30×30 images, "
-                "or ConvolutionalNet(flattened=None), which takes what comes"
+                f"layer, but it was declared for {'64·14·14 = ' * theirs}{self.flattened}; use "
+                f"{'30×30 images, or ' * theirs}ConvolutionalNet(flattened=None), which takes what comes"
             )
         return net.child("head", nn.Dense(self.classes))(flat)
 

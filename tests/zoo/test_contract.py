@@ -114,7 +114,7 @@ CASES: dict[str, Case] = {
     "RadialBasisNetwork": Case(lambda: zoo.RadialBasisNetwork(4, 2), lambda: normal(2, 3, 3, 1)),
     "RecurrentDecoder": Case(lambda: zoo.RecurrentDecoder(7, 3, recurrent=nn.Recurrent(nn.GRUCell(4))), writing),
     "RecurrentEncoder": Case(lambda: zoo.RecurrentEncoder(7, 3, recurrent=nn.Bidirectional(nn.LSTMCell(2))), sentences),
-    "ResNet": Case(lambda: zoo.ResNet((1, 1), 2, block=zoo.BasicBlock(2), stem=nn.Conv(2, 3, bias=False)), images),
+    "ResNet": Case(lambda: zoo.ResNet((1,), 2, block=zoo.BasicBlock(2), stem=nn.Conv(2, 3, bias=False)), images),
     "SequenceToSequence": Case(
         lambda: zoo.SequenceToSequence(
             zoo.RecurrentEncoder(7, 3, recurrent=nn.Bidirectional(nn.GRUCell(2)), dropout=0.1),

@@ -41,7 +41,7 @@ def test_the_sizes(model: nn.Layer, shape: tuple[int, int], parameters: int):
 def test_the_handouts_network_does_not_fit_the_images_it_was_written_for():
     with refused(
         "float32[2, 32, 32, 3], of which 64·15·15 = 14400 numbers reach the last layer",
-        "declared for 12544",
+        "declared for 64·14·14 = 12544; ",
         "use 30×30 images, or ConvolutionalNet(flattened=None)",
     ):
         zoo.ConvolutionalNet().spec(image(32, 3))
@@ -50,6 +50,8 @@ def test_the_handouts_network_does_not_fit_the_images_it_was_written_for():
 def test_what_is_refused():
     with refused("float32[2, 8, 8, 1], wanted images of 32×32 or 28×28; put nn.Resize(32) before it"):
         zoo.LeNet5().spec(image(8, 1))
+    with refused("64·3·3 = 576 numbers", "declared for 400; use ConvolutionalNet(flattened=None)"):
+        zoo.ConvolutionalNet(flattened=400).spec(image(8, 1))
     with refused("float32[2, 3, 3, 1]", "wanted at least 4×4"):
         zoo.ConvolutionalNet(flattened=None).spec(image(3, 1))
     with refused("float32[2, 28, 28], wanted [B, H, W, C]; add a channel axis"):
