@@ -158,7 +158,7 @@ def test_an_array_of_the_state_is_its_owners():
         return jax.jit(lambda *given: jdl.game(players)(*given)[1].state)(params, state, DATA, KEY)["a"]["mean"]
 
     old, new = state["a"]["mean"], np.mean(DATA["inputs"], axis=0)
-    assert_close(left({"a/**": slow, "b/**": quick}), old)
+    assert_close(left({"b/**": quick, "a/**": slow}), old)
     assert_close(left({"a/**": quick, "b/**": slow}), new, 1e-5)
     # where no pattern says whose it is, the only player that changes it has it
     assert_close(left({"a/scale": jdl.l1(), "a/bias": quick, "b/*": jdl.l2()}), new, 1e-5)
@@ -207,6 +207,19 @@ def test_evaluation_reports_what_training_does_without_a_key():
     scores, alone = run.evaluate(held_out, batch_size=4), jdl.evaluate(classify(TWO), run.variables, held_out)
     assert scores["first_loss"] == pytest.approx(alone["loss"], rel=1e-6), "the padded last batch counts once"
     assert scores["loss"] == pytest.approx(3 * alone["loss"], rel=1e-6)
+
+
+def test_losses_that_average_over_other_examples_add_up():
+    rng = np.random.default_rng(0)
+    data = DATA | {name: jnp.asarray(rng.integers(2, size=24), jnp.float32) for name in ("these", "those")}
+    these, those = (classify(TWO, mask=name) for name in ("these", "those"))
+    players = jdl.game({"first/**": these, "**": those})
+    scores = jdl.evaluate(players.objective, START, data, batch_size=5)
+    wanted = [jdl.evaluate(one, START, data)["loss"] for one in (these, those)]
+    assert [scores["first_loss"], scores["others_loss"]] == pytest.approx(wanted, rel=1e-6)
+    assert scores["loss"] == pytest.approx(sum(wanted), rel=1e-6)
+    with pytest.raises(InputError, match="average over weights of their own"):
+        jax.eval_shape(jdl.accumulate(players, 2), *START, data, KEY)
 
 
 def test_a_game_goes_on_from_a_checkpoint_to_the_same_bits(tmp_path):
