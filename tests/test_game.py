@@ -155,7 +155,7 @@ def test_an_array_of_the_state_is_its_owners():
     quick, slow = classify(with_momentum(0.0)), classify(with_momentum(1.0))
 
     def left(players: Any) -> Any:
-        return jax.jit(lambda *given: jdl.game(players)(*given)[1].state)(params, state, DATA, KEY)["a"]["mean"]
+        return jax.jit(lambda *given: jdl.game(players)(*given)[1].state["a"]["mean"])(params, state, DATA, KEY)
 
     old, new = state["a"]["mean"], np.mean(DATA["inputs"], axis=0)
     assert_close(left({"b/**": quick, "a/**": slow}), old)
@@ -290,4 +290,4 @@ def test_what_is_no_game(players: Any, message: str):
 )
 def test_what_nobody_owns_or_two_report(players: Any, message: str):
     with pytest.raises(InputError, match=message):
-        jdl.game(players)(*START, DATA, KEY)
+        jax.eval_shape(jdl.game(players), *START, DATA, KEY)
