@@ -256,6 +256,7 @@ def trained(folder: Any, crash_at: int | None = None) -> tuple[jdl.Run, jdl.Earl
     return run, stopping, plateau
 
 
+@pytest.mark.slow
 def test_in_fit_over_a_crash(tmp_path):
     """The best variables, the reduced rate and the end are those of a run without a crash, to the bit."""
     run, stopping, plateau = trained(tmp_path / "whole")

@@ -376,6 +376,7 @@ def extend(path: Path, rng: random.Random) -> None:
     path.write_bytes(path.read_bytes() + b"\0")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [truncate, flip, drop, extend])
 def test_every_file_damaged_in_turn_is_found_and_named(tmp_path, damage):
     whole, folder = tmp_path / "whole", tmp_path / "damaged"
@@ -632,6 +633,7 @@ def finish(process: subprocess.Popen, code: int = 0) -> str:
     return out
 
 
+@pytest.mark.slow
 def test_a_file_too_large_and_a_quiet_log(tmp_path):
     """A quota by another name; and orbax keeps its progress to itself even where everyone's is asked for."""
     process = python(
@@ -657,6 +659,7 @@ print(checkpoints.steps(), checkpoints.restore(small).state["w"].sum())
     assert result == "[1, 3] 100.0"
 
 
+@pytest.mark.slow
 def test_a_store_that_nobody_closes_says_what_was_lost(tmp_path):
     process = python("checkpoints.open().save(1, small)", tmp_path)
     _, err = process.communicate(timeout=120)

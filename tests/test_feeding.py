@@ -80,6 +80,7 @@ def stop_at(monkeypatch):
     assert not [thread.name for thread in threading.enumerate() if "prefetch" in thread.name], "a thread is left"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("per_call", [1, 4])
 def test_a_stream_of_examples_trains_the_run_of_the_same_data_in_memory(per_call):
     with warnings.catch_warnings():

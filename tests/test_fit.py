@@ -229,6 +229,7 @@ def ensemble_loss(outputs, targets, mask=None):
     return sum(LOSS(output, targets, mask=mask) for output in outputs) / len(outputs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [2, 5])
 def test_an_ensemble_trains_and_says_that_it_cannot_be_cut_into_batches(n):
     run = fit(nn.Ensemble(mlp(), n), ensemble_loss, validation=HELD_OUT)

@@ -111,6 +111,7 @@ AROUND: dict[str, Any] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", AROUND)
 def test_composes_with_other_gradients(name):
     objective, variables = half()
@@ -146,6 +147,7 @@ def train(gradient: Any, variables: nn.Variables, steps: int) -> tuple[jdl.Train
     return jax.jit(lambda start: jax.lax.scan(one, start, None, steps)[1])(start)
 
 
+@pytest.mark.slow
 def test_recovers_from_an_overflow_and_trains_on_as_float32_does():
     """From a scale of 2⁴⁰: parameters and batch statistics wait until it has come down."""
     model = nn.Chain(nn.Dense(7), nn.BatchNorm(), jnp.tanh, nn.Dense(3))

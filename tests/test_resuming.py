@@ -141,6 +141,7 @@ def test_training_longer_goes_on_without_a_warning(tmp_path):
     same_run(longer, fit(None, epochs=4))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -115,6 +115,7 @@ def test_one_program_is_traced_once():
     assert traces.count((16,)) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["objective", "gradient", "accumulate", "dict of tuples"])
 def test_takes_what_fit_takes(form):
     model = mlp()

@@ -227,6 +227,7 @@ def cases(table: dict[str, Any]) -> list[Any]:
     return [pytest.param(case, marks=pytest.mark.slow if case in SLOW else ()) for case in table]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", cases(HEALTHY))
 def test_a_healthy_setup_yields_none(case: str):
     diagnosis = HEALTHY[case].diagnosis()
@@ -261,6 +262,7 @@ RATES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("setup", "maker", "rate"), RATES)
 def test_no_rate_is_too_high_to_be_found(setup: Setup, maker: Any, rate: float):
     diagnosis = dataclasses.replace(setup, optimizer=maker(rate)).diagnosis()

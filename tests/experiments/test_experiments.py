@@ -27,17 +27,7 @@ EXPERIMENTS = {
     if "@experiment(" in path.read_text() and path.stem != "common"
 }
 # More than a few seconds, even in a smoke run.
-SLOW = {
-    "autoencoders",
-    "benchmark",
-    "gan",
-    "kill_test",
-    "mnist",
-    "overheads",
-    "pitfalls",
-    "resnet",
-    "xor",
-}
+QUICK = {"perceptron"}  # the others take seconds, and run with the slow tests
 # A metric that a network reaches even in its smoke run, though it learns for a second only.
 LEARNS = {
     "digits": ("cnn/accuracy", 0.5),
@@ -121,14 +111,7 @@ def test_format_metric(mean: float | None, deviation: float | None, text: str):
 
 @pytest.mark.parametrize(
     "name",
-    [
-        pytest.param(
-            name,
-            marks=pytest.mark.slow if name in SLOW else (),
-        )
-        for name in EXPERIMENTS
-        if name != "digits"
-    ],
+    [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in EXPERIMENTS if name != "digits"],
 )
 def test_smoke(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(standard, "MNIST_ADDRESSES", ())  # a test does not download

@@ -29,6 +29,7 @@ def train(*callbacks, model: jdl.nn.Layer | None = None) -> jdl.Run:
     return jdl.fit(model or mlp(), loss, optax.sgd(0.1), data, callbacks=callbacks, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lost_at", [2, 6])
 def test_a_folder_that_goes_away_is_made_again(tmp_path: Path, lost_at: int):
     folder = tmp_path / "deep" / "run"

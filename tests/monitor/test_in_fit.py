@@ -34,6 +34,7 @@ def reports(folder: Path) -> list[dict]:
     return [{name: value for name, value in line.items() if not name.startswith(clocked)} for line in lines]
 
 
+@pytest.mark.slow
 def test_a_crash_and_a_resume_leave_the_files_of_the_whole_run(tmp_path: Path):
     whole = train(tmp_path / "whole")
 

@@ -270,6 +270,7 @@ def test_the_program_of_a_repeat_does_not_grow_with_the_copies():
     assert size(2) == size(20)
 
 
+@pytest.mark.slow
 def test_frozen_parameters_of_copies_stay():
     model = nn.Chain(
         body=nn.Repeat(nn.Residual(Linear(3)), 3), ensemble=nn.Ensemble(Linear(2), 2), remat=nn.Remat(Linear(2))
@@ -303,6 +304,7 @@ def run(model: nn.Layer, variables: nn.Variables, **options: Any) -> Any:
     return gradient(variables.params, X, jnp.asarray([1.0, 0.5, 1.0, 0.0]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("plain", "remat"),
     [
@@ -415,6 +417,7 @@ NESTED = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("build", NESTED, ids=str)
 def test_transformations_nest(build):
     model = layer_of(build)

@@ -33,6 +33,7 @@ TRANSPOSED = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("sizes", "window", "options"), TRANSPOSED)
 def test_conv_transpose_is_the_gradient_of_conv(sizes, window, options):
     @jax.jit

@@ -155,6 +155,7 @@ def test_every_product_forwards_and_backwards_is_lowered_in_half_precision(compu
         assert set(re.findall(r"[x<](b?f\d+)>", signature)) == {name}, signature
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compute", HALVES)
 def test_gradients_are_float32_and_near_those_of_float32(compute):
     x = normal(16, 6)
@@ -235,6 +236,7 @@ COMPOSED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COMPOSED)
 def test_composes(name):
     """The same variables, the same dropout masks, and nearly the same outputs, gradients and statistics."""

@@ -290,6 +290,7 @@ def test_what_a_mask_leaves_out_is_innocent(tmp_path):
     assert (found.first.stage, found.first.path) == ("forward", "1")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("gradient", "name"),
     [
