@@ -120,6 +120,22 @@ ROWS = (
     Row("kill_test", DIGITS, "all/kills", at_least=100, beside=("all/inside a save", "all/runs finished")),
     Row("kill_test", DIGITS, "all/runs that differ", at_most=0),
     Row("perceptron", GATES, "AND/learned", at_least=1, beside=("OR/learned", "XOR/learned")),
+    Row("zoo_digits", DIGITS, "linear/accuracy", at_least=0.95),
+    Row("zoo_digits", DIGITS, "radial basis/accuracy", at_least=0.975),
+    Row("zoo_digits", DIGITS, "feed-forward/accuracy", at_least=0.97, beside=("deep feed-forward/accuracy",)),
+    Row(
+        "zoo_digits",
+        DIGITS,
+        "convolutional/accuracy",
+        at_least=0.985,
+        beside=(
+            "RNN over rows/accuracy",
+            "GRU over rows/accuracy",
+            "vision transformer/accuracy",
+            "scikit-learn SVC/accuracy",
+            "scikit-learn k-NN/accuracy",
+        ),
+    ),
 )
 EXPERIMENTS = tuple(dict.fromkeys(row.experiment for row in ROWS))
 
