@@ -22,6 +22,8 @@ from jdl.zoo.gan import (
     DCGANGenerator,
     Judged,
     WassersteinGAN,
+    resize_convolution,
+    transposed_convolution,
 )
 from jdl.zoo.radial import RadialBasisNetwork
 from jdl.zoo.resnet import (
@@ -88,4 +90,6 @@ __all__ = [
     "padded_shortcut",
     "part",
     "projection_shortcut",
+    "resize_convolution",
+    "transposed_convolution",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -17,22 +18,38 @@ from jdl.nn.dense import Dense
 from jdl.nn.inputs import counts
 from jdl.nn.net import Net
 from jdl.nn.norm import BatchNorm
-from jdl.nn.shape import Flatten, Reshape
+from jdl.nn.shape import Flatten, Reshape, Upsample
 
 SMALL = init.normal(std=0.02)
 
 
-class DCGANGenerator(Layer):
-    """Images ``[B, 4 size, 4 size, channels]`` in -1 to 1 from noise ``[B, D]``, by two transposed convolutions.
+def transposed_convolution(features: int, bias: bool) -> Layer:
+    """Images twice as large by a transposed convolution, as in DCGAN."""
+    return ConvTranspose(features, 4, stride=2, bias=bias, kernel_init=SMALL)
 
-    ``size`` is the side of the first feature maps: 7 for images of 28 × 28. With 64 noise values and the standard width
-    of 64, 533,889 parameters. Radford, Metz & Chintala 2016, arXiv:1511.06434, for small images.
+
+def resize_convolution(features: int, bias: bool) -> Layer:
+    """Images twice as large by repeating pixels before a convolution.
+
+    It has no checkerboard of windows that overlap unevenly (Odena et al. 2016, doi:10.23915/distill.00003), and on a
+    CPU its gradient takes half the time.
+    """
+    return Chain(Upsample(2), Conv(features, 3, bias=bias, kernel_init=SMALL))
+
+
+class DCGANGenerator(Layer):
+    """Images ``[B, 4 size, 4 size, channels]`` in -1 to 1 from noise ``[B, D]``, enlarged twice by ``up``.
+
+    ``size`` is the side of the first feature maps: 7 for images of 28 × 28. ``up`` makes a layer of features, with or
+    without a bias: :func:`transposed_convolution` or :func:`resize_convolution`. With 64 noise values and the standard
+    width of 64, 533,889 parameters. Radford, Metz & Chintala 2016, arXiv:1511.06434, for small images.
     """
 
     width: int = 64
     size: int = 7
     channels: int = 1
     norm: Layer = BatchNorm()
+    up: Callable[[int, bool], Layer] = transposed_convolution
 
     def __post_init__(self) -> None:
         counts(self, "width", "size", "channels")
@@ -42,9 +59,8 @@ class DCGANGenerator(Layer):
         width, size = 2 * self.width, self.size
         start = Chain(Dense(size * size * width, bias=False, kernel_init=SMALL), Reshape((size, size, width)))
         h = F.relu(net.child("norm_0", self.norm)(net.child("start", start)(noise)))
-        up = ConvTranspose(self.width, 4, stride=2, bias=False, kernel_init=SMALL)
-        h = F.relu(net.child("norm_1", self.norm)(net.child("up", up)(h)))
-        return F.tanh(net.child("image", ConvTranspose(self.channels, 4, stride=2, kernel_init=SMALL))(h))
+        h = F.relu(net.child("norm_1", self.norm)(net.child("features", self.up(self.width, False))(h)))
+        return F.tanh(net.child("image", self.up(self.channels, True))(h))
 
 
 class DCGANDiscriminator(Layer):

@@ -25,7 +25,7 @@ SHAPES = {
     "generator/start/0/kernel": (LATENT, SIZE * SIZE * 2 * WIDTH),
     "generator/norm_0/scale": (2 * WIDTH,),
     "generator/norm_0/bias": (2 * WIDTH,),
-    "generator/up/kernel": (4, 4, 2 * WIDTH, WIDTH),
+    "generator/features/kernel": (4, 4, 2 * WIDTH, WIDTH),
     "generator/norm_1/scale": (WIDTH,),
     "generator/norm_1/bias": (WIDTH,),
     "generator/image/kernel": (4, 4, WIDTH, 1),
@@ -57,7 +57,7 @@ class Networks:
     def generate(self, noise: torch.Tensor) -> torch.Tensor:
         h = (noise @ self.p["generator/start/0/kernel"]).reshape(-1, SIZE, SIZE, 2 * WIDTH).permute(0, 3, 1, 2)
         h = F.relu(self.norm("generator/norm_0", h))
-        up, image = (self.p[f"generator/{name}/kernel"].permute(2, 3, 0, 1) for name in ("up", "image"))
+        up, image = (self.p[f"generator/{name}/kernel"].permute(2, 3, 0, 1) for name in ("features", "image"))
         h = F.relu(self.norm("generator/norm_1", F.conv_transpose2d(h, up, stride=2, padding=1)))
         return torch.tanh(F.conv_transpose2d(h, image, self.p["generator/image/bias"], stride=2, padding=1))
 

@@ -95,7 +95,7 @@ CASES: dict[str, Case] = {
     "FeedForward": Case(lambda: zoo.FeedForward(4, 2, activation=nn.tanh), pixels),
     "Forecaster": Case(lambda: zoo.Forecaster(2, nn.Recurrent(nn.GRUCell(3))), lambda: normal(2, 4, 3)),
     "FromLastValue": Case(lambda: zoo.FromLastValue(zoo.LinearForecaster(2), 1), lambda: normal(2, 4, 3)),
-    "GAN": Case(lambda: zoo.GAN(zoo.DCGANGenerator(2, 1), zoo.DCGANDiscriminator(2)), pair),
+    "GAN": Case(lambda: zoo.GAN(zoo.DCGANGenerator(4, 1), zoo.DCGANDiscriminator(2)), pair),
     "LeNet5": Case(lambda: zoo.LeNet5(2), lambda: normal(1, 28, 28, 1)),
     "LinearForecaster": Case(lambda: zoo.LinearForecaster(2), lambda: normal(2, 4, 3)),
     "LuongAttention": Case(lambda: zoo.LuongAttention(), memory),
@@ -115,7 +115,7 @@ CASES: dict[str, Case] = {
     "TextNet": Case(lambda: zoo.TextNet(7, 3, recurrent=nn.Recurrent(nn.LSTMCell(4))), text),
     "UNet": Case(lambda: zoo.UNet(2, depth=1, block=zoo.DoubleConvolution(2)), lambda: normal(2, 4, 6, 2)),
     "VariationalAutoencoder": Case(lambda: autoencoder(zoo.VariationalAutoencoder), images),
-    "WassersteinGAN": Case(lambda: zoo.WassersteinGAN(zoo.DCGANGenerator(2, 1), zoo.DCGANDiscriminator(2, None)), pair),
+    "WassersteinGAN": Case(lambda: zoo.WassersteinGAN(zoo.DCGANGenerator(4, 1), zoo.DCGANDiscriminator(2, None)), pair),
     "VisionTransformer": Case(vision_transformer, images, ("blocks/attention/keys/bias",)),
     "XORNet": Case(lambda: zoo.XORNet(), lambda: normal(2, 2)),
 }  # fmt: skip

@@ -68,6 +68,8 @@ def test_the_standard_sizes():
     assert zoo.DCGANDiscriminator().spec(images).parameters == 138_689
     assert zoo.GAN().spec(images).output.images.shape == (1, 28, 28, 1)
     assert zoo.DCGANGenerator(8, size=8, channels=3).spec(noise).output.shape == (1, 32, 32, 3)
+    resizing = zoo.DCGANGenerator(up=zoo.resize_convolution).spec(noise)
+    assert resizing.output.shape == (1, 28, 28, 1) and resizing.params["image"]["1"]["kernel"].shape == (3, 3, 64, 1)
 
 
 def test_noise_is_drawn_in_training_and_is_always_the_same_in_evaluation():
