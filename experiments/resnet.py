@@ -6,8 +6,8 @@ by validation, those of the baselines too. An interrupted run goes on where it w
 
 Command   python -m experiments.resnet
 Machine   2 CPU cores, jax 0.10.2
-Time      ?
-Result    ?
+Time      not measured yet
+Result    not measured yet
 """
 
 from __future__ import annotations
