@@ -28,13 +28,17 @@ class Forecaster(nn.Layer):
     """A linear forecast and a recurrent network's correction of it: ``[B, T, D]`` to ``[B, horizon]``.
 
     The ``recurrent`` layer reads the window step by step; what a dense layer makes of its last output is added to the
-    linear map of the whole window, all ``horizon`` steps at once. The correction begins near zero, so that training
-    begins near the linear forecast. From 96 steps of one series to 24, with 32 units: 6,416 parameters of a GRU,
-    7,472 of an LSTM, 4,208 of the plain cell.
+    ``linear`` forecast, by default a :class:`LinearForecaster`, all ``horizon`` steps at once. The correction begins
+    near zero, so that training begins near the linear forecast. From 96 steps of one series to 24, with 32 units: 6,416
+    parameters of a GRU, 7,472 of an LSTM, 4,208 of the plain cell.
+
+    It may read several steps as one, which is faster and often better (Lin et al. 2023, SegRNN, arXiv:2308.11200):
+    ``nn.Chain(nn.Reshape((4, -1)), nn.Recurrent(nn.GRUCell(32)))`` goes over 96 hours day by day.
     """
 
     horizon: int
     recurrent: nn.Layer = nn.Recurrent(nn.GRUCell(32))
+    linear: nn.Layer | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.recurrent, nn.Cell):
@@ -43,7 +47,7 @@ class Forecaster(nn.Layer):
             )
 
     def forward(self, net: Net, x: jax.Array) -> jax.Array:
-        linear = net.child("linear", LinearForecaster(self.horizon))(x)
+        linear = net.child("linear", self.linear or LinearForecaster(self.horizon))(x)
         last = nn.last_step(net.recurrent(x))
         correction = nn.Dense(self.horizon, kernel_init=nn.init.normal(0.01))
         return linear + net.child("correction", correction)(last)

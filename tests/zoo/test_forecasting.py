@@ -65,7 +65,7 @@ def test_the_standard_sizes():
 
 
 def test_a_forecaster_begins_near_its_linear_map():
-    model = zoo.Forecaster(4, nn.Recurrent(nn.LSTMCell(8)))
+    model = zoo.Forecaster(4, nn.Recurrent(nn.RNNCell(8)))
     x = normal(16, 12, 2)
     variables = model.init(KEY, x)
     linear = zoo.LinearForecaster(4)(nn.Variables(variables.params["linear"], {}), x)
@@ -74,14 +74,24 @@ def test_a_forecaster_begins_near_its_linear_map():
 
 
 def test_a_level_that_training_never_saw_changes_nothing():
-    model = zoo.FromLastValue(zoo.Forecaster(4, nn.Recurrent(nn.GRUCell(3))), target=1)
-    x = normal(5, 6, 2)
-    variables = model.init(KEY, x)
-    forecast = apply_jitted(model, variables, x)[0]
-    higher = apply_jitted(model, variables, x + jnp.array([0.0, 100.0]))[0]
-    assert_close(higher, forecast + 100)
-    other_column = apply_jitted(model, variables, x + jnp.array([1.0, 0.0]))[0]
+    model, variables = MODELS["gru"], nn.Variables(tree("gru/params/"), {})
+    forecast = GOLDEN["gru/out"]
+    higher = apply_jitted(model, variables, WINDOWS + jnp.array([0.0, 100.0]))[0]
+    np.testing.assert_allclose(higher - 100, forecast, atol=1e-4)
+    other_column = apply_jitted(model, variables, WINDOWS + jnp.array([1.0, 0.0]))[0]
     assert np.abs(other_column - forecast).max() > 1e-3, "of other columns the level stays"
+
+
+def first_column(x: jax.Array) -> jax.Array:
+    return x[..., :1]
+
+
+def test_the_linear_forecast_can_be_another():
+    linear = nn.Chain(first_column, map=zoo.LinearForecaster(4))
+    model = zoo.Forecaster(4, nn.Chain(nn.Reshape((3, -1)), nn.Recurrent(nn.RNNCell(2))), linear)
+    spec = model.spec(jax.ShapeDtypeStruct((5, 6, 2), jnp.float32))
+    assert spec.params["linear"]["map"]["map"]["kernel"].shape == (6, 4), "six steps of one column"
+    assert spec.params["recurrent"]["1"]["kernel"].shape == (4, 2), "two steps of two columns at once"
 
 
 def test_any_forecaster_stands_around_the_last_value():
@@ -122,6 +132,6 @@ def test_it_learns_what_no_linear_map_can():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(512, 6, 1)).astype(np.float32)
     targets = np.abs(x[:, -2:, 0])  # the linear map of a symmetric x to |x| is a constant
-    model = zoo.Forecaster(2, nn.Recurrent(nn.GRUCell(8)))
+    model = zoo.Forecaster(2, nn.Recurrent(nn.RNNCell(8)))
     run = jdl.fit(model, jdl.losses.mse, optax.adam(2e-2), (x, targets), epochs=25, steps_per_call=8)
     assert run.history[-1]["loss"] < 0.25 * np.var(targets)
