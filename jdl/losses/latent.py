@@ -119,7 +119,7 @@ _SMALLEST = 1e-7
 
 
 def l1_sparsity(code: Array, mask: Array | None = None, reduction: str = "mean") -> Array:
-    """The sum of absolute values, Σ abs(code), over an example's code ``[B, ...]``, which pulls activations to exactly 0."""
+    """The sum of the absolute values of an example's code ``[B, ...]``, which pulls activations to exactly 0."""
     code = inputs.predictions(code, "code")
     axes = tuple(range(1 if mask is None else mask.ndim, code.ndim))
     return reduce(jnp.sum(jnp.abs(code), axes), mask, reduction)
