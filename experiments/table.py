@@ -136,6 +136,41 @@ ROWS = (
             "scikit-learn k-NN/accuracy",
         ),
     ),
+    Row(
+        "autoencoders",
+        MNIST,
+        "AE, 32 units/mse_ratio",
+        at_most=1,
+        beside=("AE, 32 units/mse", "PCA, 32 components/mse", "convolutional AE, 32 units/mse"),
+    ),
+    Row(
+        "autoencoders",
+        MNIST,
+        "VAE, 20 latents/negative_elbo",
+        at_most=101,
+        beside=("VAE, 20 latents/bits_per_dimension", "VAE, 2 latents/negative_elbo", "mean image/negative_elbo"),
+    ),
+    Row(
+        "autoencoders",
+        MNIST,
+        "DAE, 1,024 units/psnr_gain_in_dB",
+        at_least=12,
+        beside=("ridge regression/psnr_gain_in_dB", "mean image/psnr_gain_in_dB"),
+    ),
+    Row(
+        "autoencoders",
+        MNIST,
+        "SAE, 256 units, KL/off_target",
+        at_most=0.2,
+        beside=("SAE, 256 units, KL/mean_activation", "SAE, 256 units, KL/units_off_by_over_20%"),
+    ),
+    Row(
+        "autoencoders",
+        MNIST,
+        "SAE, 256 units, KL/mse_ratio",
+        at_most=1.5,
+        beside=("SAE, 256 units, KL/mse", "SAE, 256 units, L1/mse_ratio", "SAE, 256 units, L1/exact_zeros"),
+    ),
 )
 EXPERIMENTS = tuple(dict.fromkeys(row.experiment for row in ROWS))
 
