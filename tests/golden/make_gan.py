@@ -36,7 +36,7 @@ SHAPES = {
     "discriminator/score/1/kernel": (SIZE * SIZE * 2 * WIDTH, 1),
     "discriminator/score/1/bias": (1,),
 }
-NORM = {"discriminator/norm/scale": (2 * WIDTH,), "discriminator/norm/bias": (2 * WIDTH,)}
+NORM = {"discriminator/norm_1/scale": (2 * WIDTH,), "discriminator/norm_1/bias": (2 * WIDTH,)}
 BIAS = {"discriminator/down_1/bias": (2 * WIDTH,)}
 Tensors = dict[str, torch.Tensor]
 
@@ -65,7 +65,7 @@ class Networks:
         first, second = (self.p[f"discriminator/down_{index}/kernel"].permute(3, 2, 0, 1) for index in (0, 1))
         h = F.leaky_relu(F.conv2d(x, first, self.p["discriminator/down_0/bias"], stride=2, padding=1), 0.2)
         h = F.conv2d(h, second, self.p.get("discriminator/down_1/bias"), stride=2, padding=1)
-        h = F.leaky_relu(self.norm("discriminator/norm", h) if "discriminator/norm/scale" in self.p else h, 0.2)
+        h = F.leaky_relu(self.norm("discriminator/norm_1", h) if "discriminator/norm_1/scale" in self.p else h, 0.2)
         flat = h.permute(0, 2, 3, 1).flatten(1)
         return (flat @ self.p["discriminator/score/1/kernel"] + self.p["discriminator/score/1/bias"])[:, 0]
 

@@ -17,8 +17,8 @@ from tests.nn.toys import KEY, normal, refused
 
 GOLDEN = load("gan")
 MODELS = {
-    "GAN": zoo.GAN(zoo.DCGANGenerator(2, 2), zoo.DCGANDiscriminator(2), latent=3),
-    "WassersteinGAN": zoo.WassersteinGAN(zoo.DCGANGenerator(2, 2), zoo.DCGANDiscriminator(2, None), latent=3),
+    "GAN": zoo.GAN(zoo.DCGANGenerator(2, 2), zoo.DCGANDiscriminator(2, depth=2), latent=3),
+    "WassersteinGAN": zoo.WassersteinGAN(zoo.DCGANGenerator(2, 2), zoo.DCGANDiscriminator(2, None, depth=2), latent=3),
 }
 
 
@@ -65,7 +65,7 @@ def test_scores_and_gradients_are_pytorchs(name: str):
 def test_the_standard_sizes():
     noise, images = np.zeros((1, 64), np.float32), np.zeros((1, 28, 28, 1), np.float32)
     assert zoo.DCGANGenerator().spec(noise).parameters == 533_889
-    assert zoo.DCGANDiscriminator().spec(images).parameters == 138_689
+    assert zoo.DCGANDiscriminator().spec(images).parameters == 661_313
     assert zoo.GAN().spec(images).output.images.shape == (1, 28, 28, 1)
     assert zoo.DCGANGenerator(8, size=8, channels=3).spec(noise).output.shape == (1, 32, 32, 3)
     resizing = zoo.DCGANGenerator(up=zoo.resize_convolution).spec(noise)
@@ -95,7 +95,7 @@ def test_a_penalty_where_the_critic_is_flat_has_a_gradient():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: zoo.DCGANDiscriminator(2).spec(normal(2, 3, 28, 1)), "wanted at least 4 × 4"),
+        (lambda: zoo.DCGANDiscriminator(2).spec(normal(2, 3, 28, 1)), "wanted at least 8 × 8; use less depth"),
         (lambda: zoo.DCGANDiscriminator(2).spec(normal(2, 28, 28)), "[B, H, W, C]"),
         (lambda: zoo.DCGANGenerator(2).spec(normal(2, 3, 3)), "[B, D]"),
         (lambda: MODELS["GAN"].spec(normal(2, 28, 28, 1)), "set the generator's size and channels"),
