@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import pickle
 from typing import Any
 
@@ -54,7 +53,9 @@ def below(prefix: str) -> dict[str, jax.Array]:
     return {key.removeprefix(prefix): jnp.asarray(value) for key, value in GOLDEN.items() if key.startswith(prefix)}
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name == "sparse convolutional")) for name in CASES]
+)
 def test_values_losses_and_gradients_are_those_of_pytorch(name: str):
     model, loss = CASES[name]
     inputs, mask, params = below(f"{name}/in/"), jnp.asarray(GOLDEN[f"{name}/mask"]), below(f"{name}/params/")
@@ -98,18 +99,22 @@ def test_the_standard_size(model: nn.Layer, parameters: int):
 
 
 def test_noise_is_drawn_in_training_and_zero_in_evaluation_unless_given():
-    model, x = dense(zoo.VariationalAutoencoder, 6), normal(3, 4, 4, 2)
+    model, x, noise = dense(zoo.VariationalAutoencoder, 6), normal(3, 4, 4, 2), normal(3, 3, seed=1)
     variables = model.init(KEY, x)
-    still = jax.jit(model)(variables, x)
-    draw = jax.jit(lambda key: model.apply(*variables, x, key=key, train=True)[0])
-    first, second = draw(jax.random.key(0)), draw(jax.random.key(1))
+
+    @jax.jit
+    def program(variables: nn.Variables) -> Any:
+        still, given = model(variables, x), model(variables, x, noise=noise)
+        drawn = [model.apply(*variables, x, key=jax.random.key(k), train=True)[0] for k in (0, 1)]
+        means, deviations = still.mean, jnp.exp(still.log_variance / 2)
+        decoded = [model.decoder(zoo.part(variables, "decoder"), z) for z in (means, means + deviations * noise)]
+        return still, given, drawn, decoded
+
+    still, given, (first, second), (at_means, at_noise) = program(variables)
     assert np.any(first.reconstruction != second.reconstruction) and np.any(first.reconstruction != still[0])
     assert_close(first[1:], still[1:])
-    decode = functools.partial(jax.jit(model.decoder), zoo.part(variables, "decoder"))
-    assert_close(still.reconstruction, decode(still.mean))
-    noise = normal(3, 3, seed=1)
-    given = jax.jit(model)(variables, x, noise=noise)
-    assert_close(given.reconstruction, decode(still.mean + jnp.exp(still.log_variance / 2) * noise))
+    assert_close(still.reconstruction, at_means)
+    assert_close(given.reconstruction, at_noise)
 
 
 def test_the_noise_has_the_standard_deviation_that_the_encoder_says():
@@ -129,10 +134,14 @@ def test_the_noise_has_the_standard_deviation_that_the_encoder_says():
 def test_a_part_is_called_by_itself():
     model, x = dense(zoo.SparseAutoencoder), normal(2, 4, 4, 2)
     variables = model.init(KEY, x)
-    out = jax.jit(model)(variables, x)
-    code = jax.jit(model.encoder)(zoo.part(variables, "encoder"), x)
-    assert_close(out.code, code)
-    assert_close(out.reconstruction, jax.jit(model.decoder)(zoo.part(variables, "decoder"), code))
+
+    @jax.jit
+    def program(variables: nn.Variables) -> Any:
+        code = model.encoder(zoo.part(variables, "encoder"), x)
+        return model(variables, x), zoo.Coded(model.decoder(zoo.part(variables, "decoder"), code), code)
+
+    whole, parts = program(variables)
+    assert_close(whole, parts)
     with refused("part got 'head'", "wanted one of ['decoder', 'encoder']"):
         zoo.part(variables, "head")
 
