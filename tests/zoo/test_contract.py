@@ -115,7 +115,9 @@ CASES: dict[str, Case] = {
     "TextNet": Case(lambda: zoo.TextNet(7, 3, recurrent=nn.Recurrent(nn.LSTMCell(4))), text),
     "UNet": Case(lambda: zoo.UNet(2, depth=1, block=zoo.DoubleConvolution(2)), lambda: normal(2, 4, 6, 2)),
     "VariationalAutoencoder": Case(lambda: autoencoder(zoo.VariationalAutoencoder), images),
-    "WassersteinGAN": Case(lambda: zoo.WassersteinGAN(zoo.DCGANGenerator(4, 1), zoo.DCGANDiscriminator(2, None, 2)), pair),
+    "WassersteinGAN": Case(
+        lambda: zoo.WassersteinGAN(zoo.DCGANGenerator(4, 1), zoo.DCGANDiscriminator(2, None, 2)), pair
+    ),
     "VisionTransformer": Case(vision_transformer, images, ("blocks/attention/keys/bias",)),
     "XORNet": Case(lambda: zoo.XORNet(), lambda: normal(2, 2)),
 }  # fmt: skip
