@@ -52,7 +52,12 @@ class _Hidden(Cell):
     def __post_init__(self) -> None:
         inputs.counts(self, "features")
 
-    def params(self, carry: Carry, x: Array) -> dict[str, Param]:
+    def params(self, carry: Carry, x: Any = None) -> dict[str, Param]:
+        if not check.is_array(x) or x.ndim not in (2, 3):
+            raise check.InputError(
+                f"a cell got {check.describe((carry, x))}, wanted (carry, x [B, D]), one step; "
+                f"a sequence [B, T, D] is for nn.Recurrent({self!r})"
+            )
         width = self._gates * self.features
         kernels = {
             "kernel": Param((inputs.channels(x), width), self.kernel_init),
@@ -187,9 +192,12 @@ class Recurrent(Layer):
     ) -> Any:
         _check_sequence(x, lengths)
         start = self.cell.initial_carry(jax.tree.map(lambda leaf: leaf[:, 0], x))
+        _check_start(self.cell, start, jax.tree.leaves(x)[0].shape[0])
         streamed = self._streamed(net, start)
         carry = start if carry is None and streamed is None else streamed if carry is None else carry
         check_carry(carry, start)
+        if lengths is not None:
+            x = jax.tree.map(lambda leaf: F.without_padding(leaf, lengths), x)
         step, xs = self._over(net._inner(self.cell), carry, x)
         last, ys = F.over_time(step, carry, xs, lengths, self.reverse)
         if streams(net) or streamed is not None:
@@ -201,7 +209,7 @@ class Recurrent(Layer):
         """The step to repeat and what it goes over: the inputs, or their shares of the gates."""
         cell = self.cell
         if not isinstance(cell, _Hidden):
-            return net, x
+            return _Checked(net, cell), x
         check.rank(x, 3, "[B, T, D]")
         net._declare((carry, x), {})
         return cell._step(net), cell._share(net, x)
@@ -290,6 +298,21 @@ class StackedRecurrent(Layer):
 CARRY = "carry"
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Checked:
+    """The step of a user's cell, which is held to what it promises."""
+
+    net: Net
+    cell: Cell
+
+    def __call__(self, carry: Carry, x: Any) -> tuple[Carry, Any]:
+        made = self.net(carry, x)
+        if not isinstance(made, tuple) or len(made) != 2:
+            raise check.InputError(f"{self.cell} returned {check.describe(made)}, wanted a pair (carry, output)")
+        check_carry(made[0], carry, f"the carry that {self.cell} returned", "a step keeps shapes and dtypes")
+        return made
+
+
 @dataclasses.dataclass(frozen=True)
 class _AtForgetGate:
     """Zero, and ``value`` in the second of four parts."""
@@ -301,21 +324,33 @@ class _AtForgetGate:
         return jnp.zeros(shape, dtype).at[quarter : 2 * quarter].set(self.value)
 
 
-def check_carry(carry: Carry, like: Carry) -> None:
+def check_carry(carry: Carry, like: Carry, name: str = "carry", fix: str = "see cell.initial_carry") -> None:
     """``carry`` has the structure, shapes and dtypes of ``like``."""
-    fix = "see cell.initial_carry"
+    got, wanted = check.describe(carry), check.describe(like)
     if jax.tree.structure(carry) == jax.tree.structure(like):
         pairs = list(zip(jax.tree.leaves(carry), jax.tree.leaves(like), strict=True))
         if all(check.is_array(a) and (a.shape, a.dtype) == (b.shape, b.dtype) for a, b in pairs):
             return
         if any(check.is_array(a) and a.shape[:1] != b.shape[:1] for a, b in pairs):
-            fix = "it is of another batch size; begin a new sequence with carry=None"
-    raise check.InputError(f"carry got {check.describe(carry)}, wanted {check.describe(like)}; {fix}")
+            fix = "it is of another batch size; a new sequence begins with carry=None or cell.initial_carry"
+    elif got == wanted:
+        got, wanted = f"{type(carry).__name__} {got}", f"{type(like).__name__} {wanted}"
+    raise check.InputError(f"{name} got {got}, wanted {wanted}; {fix}")
+
+
+def _check_start(cell: Cell, start: Carry, batch: int) -> None:
+    for leaf in jax.tree.leaves(start):
+        if not check.is_array(leaf) or leaf.shape[:1] != (batch,):
+            raise check.InputError(
+                f"{cell}.initial_carry made {check.describe(leaf)}, wanted arrays [{batch}, ...] for inputs of {batch}"
+            )
 
 
 def _check_sequence(x: Any, lengths: Any) -> None:
     """Every leaf is ``[B, T, ...]`` with at least one step, and lengths, if there are any, fit it."""
     leaves = jax.tree.leaves(x)
+    if not leaves:
+        raise check.InputError(f"input got {check.describe(x)}, wanted [B, T, D]")
     for leaf in leaves:
         check.array(leaf, "input")
         if leaf.ndim < 3:

@@ -6,7 +6,7 @@ from typing import Any
 
 from jax.extend.core import get_opaque_trace_state
 
-from jdl import check
+from jdl.check import InputError
 from jdl.nn.core import Layer
 from jdl.nn.net import INSIDE, Net, Scope, merge
 from jdl.nn.settings import Tree, Variables
@@ -18,8 +18,10 @@ def streams(net: Net) -> bool:
 
 
 def kept(net: Net, name: str) -> Tree:
-    """What :func:`keep` has left under this name, in this pass or an earlier one; empty where there is nothing."""
-    here = net._scope.updates.get((*net._path, name)) or net._state.get(name)
+    """What :func:`keep` has left under this name in an earlier pass; empty where there is nothing."""
+    if name in net._params:
+        raise InputError(f"{name!r} is state and stands in params; let unfreeze name parameters only")
+    here = net._state.get(name)
     return here if isinstance(here, dict) else {}
 
 
@@ -27,7 +29,10 @@ def keep(net: Net, name: str, values: Tree) -> None:
     """Set state that no layer declares, as only some runs have it: what a stream has come to."""
     if get_opaque_trace_state() != net._scope.state_trace:
         raise net._error(f"updates its state {INSIDE}")
-    net._scope.updates[(*net._path, name)] = values
+    place = (*net._path, name)
+    if place in net._scope.updates:
+        raise InputError(f"is used twice in one pass, where one {name!r} cannot say where each use stands")
+    net._scope.updates[place] = values
 
 
 def with_carry(model: Layer, variables: Variables, /, *inputs: Any, **options: Any) -> Variables:
@@ -47,5 +52,5 @@ def with_carry(model: Layer, variables: Variables, /, *inputs: Any, **options: A
     Net(model, (), scope, *variables)(*inputs, **options)
     updates = scope.updates
     if not updates:
-        raise check.InputError(f"with_carry got {type(model).__name__}, which holds no nn.Recurrent layer")
+        raise InputError(f"with_carry got {type(model).__name__}, which holds no nn.Recurrent layer")
     return Variables(variables.params, merge(variables.state, updates))

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import jdl
 from jdl import nn
 from jdl.nn import functional as F
 from tests.golden import reading
@@ -110,6 +111,40 @@ def test_under_jit_an_impossible_length_gives_nan_for_its_example_alone():
     for leaf in (y, *carry):
         assert np.isnan(leaf).any(axis=tuple(range(1, leaf.ndim))).tolist() == [False, True, True, False]
     assert np.isnan(jax.jit(nn.last_step)(y, np.array([7, 9, 1, 0]))).any(-1).tolist()[1::2] == [True, True]
+
+
+def test_what_stands_in_the_padding_has_no_part_in_gradients():
+    model = nn.Recurrent(nn.LSTMCell(3))
+    variables = model.init(KEY, X)
+
+    def loss(params, x):
+        return jnp.sum(model(nn.Variables(params, {}), x, lengths=LENGTHS) ** 2)
+
+    gradient = jax.jit(jax.grad(loss, argnums=(0, 1)))
+    for filler in (np.inf, np.nan):
+        assert_equal(gradient(variables.params, X.at[1, 3:].set(filler)), gradient(variables.params, X))
+    q, k = normal(2, 3, 1, 4), normal(2, 5, 1, 4, seed=1)
+    of = jax.grad(lambda q, k: jnp.sum(F.attention(q, k, k, lengths=np.array([5, 2])) ** 2), argnums=(0, 1))
+    assert_equal(of(q, k.at[1, 2:].set(np.nan)), of(q, k))
+
+
+def test_lengths_of_few_bits_count_long_sequences():
+    x = jnp.ones((1, 200, 1))
+    lengths = np.array([5], np.int8)
+    assert nn.last_step(x, lengths).tolist() == [[1]]
+    model = nn.Recurrent(nn.RNNCell(2))
+    assert np.all(np.isfinite(model(model.init(KEY, x), x, lengths=lengths)))
+
+
+def test_over_devices_each_takes_its_own_sequences():
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:2]), ("devices",))
+    model = nn.Bidirectional(nn.LSTMCell(3), Counting())
+    variables = model.init(KEY, X)
+    whole, split = jax.sharding.PartitionSpec(), jax.sharding.PartitionSpec("devices")
+    run = jax.shard_map(
+        lambda v, x, n: model(v, x, lengths=n), mesh=mesh, in_specs=(whole, split, split), out_specs=split
+    )
+    assert_close(jax.jit(run)(variables, X, LENGTHS), model(variables, X, lengths=LENGTHS), 1e-6)
 
 
 # ── streams ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -218,6 +253,29 @@ def recurrent(**options: Any) -> Any:
     return model(model.init(KEY, X), **({"x": X} | options))
 
 
+class Twice(nn.Layer):
+    rnn: nn.Layer = nn.Recurrent(nn.RNNCell(3))
+
+    def forward(self, net, x):
+        return net.rnn(x) + net.rnn(2 * x)
+
+
+class Wrong(nn.Cell):
+    """What it starts from, and what its step gives, by a name."""
+
+    what: str
+
+    def initial_carry(self, x):
+        return 0.0 if self.what == "start" else x[:, :1]
+
+    def forward(self, net, carry, x):
+        return {"single": x, "wider": (x, x), "start": (carry, x)}[self.what]
+
+
+def streamed(model: nn.Layer) -> nn.Variables:
+    return nn.with_carry(model, model.init(KEY, X), X[:, :1])
+
+
 REFUSED = {
     "length zero": (lambda: recurrent(lengths=np.array([7, 0, 1, 2])), "lengths got 0 for example 1", "leave empty"),
     "length beyond": (lambda: recurrent(lengths=np.array([7, 1, 1, 8])), "lengths got 8 for example 3", "7 steps"),
@@ -263,6 +321,30 @@ REFUSED = {
         ),
         "float32[4, 3]", "float32[2, 3]", "batch size",
     ),
+    "a stream of a layer used twice": (lambda: streamed(Twice()), "in rnn", "used twice in one pass"),
+    "a stream whose carry was unfrozen": (
+        lambda: (model := nn.Recurrent(nn.GRUCell(3))).apply(
+            *jdl.unfreeze(jdl.freeze(streamed(model), "**"), "**"), X
+        ),
+        "'carry' is state and stands in params",
+    ),
+    "a cell in place of a layer": (
+        lambda: nn.Chain(nn.Dense(2), nn.GRUCell(3)).init(KEY, X), "in 1: GRUCell(3)", "wanted (carry, x [B, D])",
+        "nn.Recurrent(GRUCell(3))",
+    ),
+    "a carry in a list": (
+        lambda: recurrent(carry=[jnp.zeros((4, 3))] * 2), "carry got list (float32", "wanted tuple (float32",
+    ),
+    "a cell that returns its output alone": (lambda: nn.Recurrent(Wrong("single")).init(KEY, X), "wanted a pair"),
+    "a cell that changes its carry": (
+        lambda: nn.Recurrent(Wrong("wider")).init(KEY, X),
+        "the carry that Wrong('wider') returned got float32[4, 5], wanted float32[4, 1]",
+    ),
+    "a cell that starts from a number": (
+        lambda: nn.Recurrent(Wrong("start")).init(KEY, X), "Wrong('start').initial_carry made 0.0", "[4, ...]",
+    ),
+    "nothing": (lambda: recurrent(x=None), "input got None", "[B, T, D]"),
+    "last step of none": (lambda: nn.last_step(X[:, :0]), "float32[4, 0, 5]", "at least one step"),
     "last step of a vector": (lambda: nn.last_step(jnp.ones(3)), "float32[3]", "[B, T, ...]"),
 }  # fmt: skip
 

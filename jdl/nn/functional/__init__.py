@@ -38,7 +38,17 @@ from jdl.nn.functional.embedding import embedding
 from jdl.nn.functional.norm import batch_norm, batch_statistics, group_norm, instance_norm, layer_norm, rms_norm
 from jdl.nn.functional.pool import average_pool, global_average_pool, global_max_pool, max_pool
 from jdl.nn.functional.radial import kmeans, neighbour_widths, radial_basis, squared_distances
-from jdl.nn.functional.recurrence import check_lengths, gru_step, last_step, lstm_step, over_time, rnn_step
+from jdl.nn.functional.recurrence import (
+    check_lengths,
+    gru_step,
+    last_step,
+    lstm_step,
+    over_time,
+    possible_lengths,
+    real_steps,
+    rnn_step,
+    without_padding,
+)
 from jdl.nn.functional.resize import resize, upsample
 
 __all__ = [
@@ -79,7 +89,9 @@ __all__ = [
     "mish",
     "neighbour_widths",
     "over_time",
+    "possible_lengths",
     "radial_basis",
+    "real_steps",
     "reglu",
     "relu",
     "resize",
@@ -95,4 +107,5 @@ __all__ = [
     "swiglu",
     "tanh",
     "upsample",
+    "without_padding",
 ]

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jdl import check
-from jdl.nn.functional.recurrence import check_lengths
+from jdl.nn.functional.recurrence import check_lengths, possible_lengths, real_steps, without_padding
 
 Array = jax.Array
 
@@ -37,6 +37,7 @@ def attention(
         raise check.InputError(
             f"value got {check.describe(value)} and key {check.describe(key)}, wanted one dtype and the same B, S and H"
         )
+    value = value if lengths is None else without_padding(value, lengths)
     return jnp.einsum("bhts,bshe->bthe", weights, value)
 
 
@@ -60,6 +61,7 @@ def attention_weights(
     scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
     wide = jnp.float32 if jnp.finfo(query.dtype).bits < 32 else query.dtype
     seen = _seen(query, key, mask, lengths, causal)
+    key = key if lengths is None else without_padding(key, lengths)
     logits = jnp.einsum("bthd,bshd->bhts", query, key, preferred_element_type=wide) * scale
     if seen is None:
         return jax.nn.softmax(logits, -1).astype(query.dtype)
@@ -68,8 +70,7 @@ def attention_weights(
     weights = jnp.where(seen, weights, 0).astype(query.dtype)
     if lengths is None:
         return weights
-    lengths = jnp.asarray(lengths)
-    possible = (lengths >= 1) & (lengths <= key.shape[1])
+    possible = possible_lengths(lengths, key.shape[1])
     return jnp.where(possible[:, None, None, None], weights, jnp.nan)
 
 
@@ -84,7 +85,7 @@ def _seen(query: Array, key: Array, mask: Array | None, lengths: Array | None, c
         seen = past[None, None] if seen is None else seen & past
     if lengths is not None:
         check_lengths(lengths, key)
-        real = jnp.arange(keys) < jnp.asarray(lengths)[:, None, None, None]
+        real = real_steps(lengths, keys)[:, None, None]
         seen = real if seen is None else seen & real
     return seen
 

@@ -56,23 +56,31 @@ def over_time(step: Step, carry: Any, xs: Any, lengths: Array | None = None, rev
     array under jit cannot be refused for, makes the example's outputs and carry NaN.
     """
     time = jax.tree.leaves(xs)[0].shape[1]
+    carry = _varying_with(carry, (xs, lengths))
     first = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), xs)
     if lengths is None:
         carry, ys = jax.lax.scan(step, carry, first, reverse=reverse)
-        return carry, jax.tree.map(lambda y: jnp.moveaxis(y, 0, 1), ys)
+        return carry, jax.tree.map(_batch_first, ys)
 
     def one(carry: Any, item: tuple[Any, Array]) -> tuple[Any, Any]:
         x, real = item
         new, y = step(carry, x)
-        return jax.tree.map(lambda new, old: _where(real, new, old), new, carry), jax.tree.map(
-            lambda y: _where(real, y, 0), y
-        )
+        kept = jax.tree.map(lambda new, old: _where(real, new, old), new, carry)
+        return kept, jax.tree.map(lambda y: _where(real, y, jnp.zeros_like(y)), y)
 
-    real = jnp.arange(time)[:, None] < lengths[None]
-    carry, ys = jax.lax.scan(one, carry, (first, real), reverse=reverse)
-    possible = (lengths >= 1) & (lengths <= time)
-    carry, ys = jax.tree.map(lambda x: _where(possible, x, jnp.nan), (carry, jax.tree.map(_batch_first, ys)))
-    return carry, ys
+    carry, ys = jax.lax.scan(one, carry, (first, real_steps(lengths, time).T), reverse=reverse)
+    possible = possible_lengths(lengths, time)
+    return jax.tree.map(lambda x: _nan_unless(possible, x), (carry, jax.tree.map(_batch_first, ys)))
+
+
+def without_padding(x: Array, lengths: Array) -> Array:
+    """``x [B, T, …]`` with 0 behind each example's length: whatever stood there has no part in a gradient."""
+    return _where(real_steps(lengths, x.shape[1]), x, jnp.zeros_like(x))
+
+
+def real_steps(lengths: Array, time: int) -> Array:
+    """Which of ``time`` steps are an example's own and not padding: ``lengths [B]`` to ``bool[B, time]``."""
+    return jnp.arange(time, dtype=jnp.int32) < _as_int32(lengths)[:, None]
 
 
 def last_step(x: Array, lengths: Array | None = None) -> Array:
@@ -80,17 +88,14 @@ def last_step(x: Array, lengths: Array | None = None) -> Array:
 
     Raises InputError for lengths as :func:`check_lengths` does; under jit such a length gives NaN.
     """
-    if not check.is_array(x) or x.ndim < 2:
-        raise check.InputError(f"input got {check.describe(x)}, wanted [B, T, ...]")
+    if not check.is_array(x) or x.ndim < 2 or x.shape[1] == 0:
+        raise check.InputError(f"input got {check.describe(x)}, wanted [B, T, ...] with at least one step")
     if lengths is None:
         return x[:, -1]
     check_lengths(lengths, x)
-    lengths = jnp.asarray(lengths)
-    place = (lengths - 1).reshape(-1, 1, *[1] * (x.ndim - 2))
+    place = (_as_int32(lengths) - 1).reshape(-1, 1, *[1] * (x.ndim - 2))
     last = jnp.take_along_axis(x, place, axis=1, mode="clip")[:, 0]
-    if not jnp.issubdtype(x.dtype, jnp.inexact):
-        return last
-    return _where((lengths >= 1) & (lengths <= x.shape[1]), last, jnp.nan)
+    return _nan_unless(possible_lengths(lengths, x.shape[1]), last)
 
 
 def check_lengths(lengths: Any, x: Any) -> None:
@@ -114,9 +119,36 @@ def _recurrent(h: Array, kernel: Array, z: Array) -> Array:
     return jnp.matmul(h.astype(z.dtype), kernel.astype(z.dtype))
 
 
+def _as_int32(lengths: Any) -> Array:
+    """The number of steps of a long sequence does not fit an int8."""
+    return jnp.asarray(lengths).astype(jnp.int32)
+
+
+def possible_lengths(lengths: Array, time: int) -> Array:
+    """Which examples have a length from 1 to ``time``: ``bool[B]``."""
+    lengths = _as_int32(lengths)
+    return (lengths >= 1) & (lengths <= time)
+
+
+def _nan_unless(possible: Array, x: Array) -> Array:
+    """NaN for the examples that are not ``possible [B]``, where ``x [B, …]`` can say it."""
+    return _where(possible, x, jnp.full_like(x, jnp.nan)) if jnp.issubdtype(x.dtype, jnp.inexact) else x
+
+
 def _where(choose: Array, x: Any, other: Any) -> Array:
-    """By example: ``choose [B]`` against ``[B, …]``."""
-    return jnp.where(choose.reshape(-1, *[1] * (x.ndim - 1)), x, jnp.asarray(other, x.dtype))
+    """By the leading axes: ``choose [B]`` or ``[B, T]`` against ``[B, T, …]``."""
+    return jnp.where(choose.reshape(*choose.shape, *[1] * (x.ndim - choose.ndim)), x, other)
+
+
+def _varying_with(carry: Any, others: Any) -> Any:
+    """Under shard_map a scan's carry differs by device from the start, as it will after a step."""
+    axes = frozenset().union(*map(check.manual_axes, jax.tree.leaves((carry, others))))
+
+    def vary(leaf: Array) -> Array:
+        missing = tuple(sorted(axes - check.manual_axes(leaf)))
+        return jax.lax.pcast(leaf, missing, to="varying") if missing else leaf
+
+    return jax.tree.map(vary, carry)
 
 
 def _batch_first(y: Array) -> Array:
