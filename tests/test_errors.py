@@ -102,6 +102,20 @@ ERRORS: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "labels out of range": (lambda: fit(targets=Y + 1), r"3.*0.*2|0 to 2|0\.\.2"),
     "labels as floats": (lambda: fit(targets=Y.astype(np.float32)), r"float32\[8\].*int"),
+    "three labels for two": (
+        lambda: jdl.fit(nn.Dense(1), jdl.losses.binary_cross_entropy, optax.sgd(0.1), (X, Y), epochs=1, batch_size=4),
+        r"targets got values from 0.* to 2.*, wanted 0 to 1",
+    ),
+    "a mask of 0 and 255": (
+        lambda: jdl.fit(
+            nn.Dense(1), jdl.losses.dice, optax.sgd(0.1), (X, 255 * (Y > 0)[:, None]), epochs=1, batch_size=4
+        ),
+        r"targets got values from 0.* to 255.*, wanted 0 to 1",
+    ),
+    "margins from 0": (
+        lambda: jdl.fit(nn.Dense(1), jdl.losses.hinge, optax.sgd(0.1), (X, (Y > 0) * 1.0), epochs=1, batch_size=4),
+        r"targets got values from 0.* to 1.*, wanted -1 and 1",
+    ),
     "different batches": (
         lambda: jdl.losses.cross_entropy(jnp.ones((8, 3)), jnp.zeros(7, jnp.int32)),
         r"float32\[8, 3\].*int32\[7\]",

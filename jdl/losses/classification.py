@@ -92,15 +92,15 @@ def kl_divergence(outputs: Array, targets: Array, mask: Array | None = None, red
 
     ``outputs`` are logits, ``targets`` probabilities, both ``[..., C]``; 0 · log 0 is 0. Kullback & Leibler 1951.
     """
-    logits, targets, labels = inputs.class_targets(outputs, targets, mask)
+    logits, shares, labels = inputs.class_targets(outputs, targets, mask)
     if labels:
         fix = "for integer labels it is the same as cross_entropy"
         raise check.InputError(
             f"targets got {check.describe(targets)}, wanted probabilities {list(logits.shape)}; {fix}"
         )
     inputs.check_range(targets, mask, 0, 1, "give probabilities: jax.nn.softmax of a teacher's logits")
-    log_targets = jnp.log(jnp.where(targets > 0, targets, 1))
-    return reduce(jnp.sum(targets * (log_targets - jax.nn.log_softmax(logits)), -1), mask, reduction)
+    log_targets = jnp.log(jnp.where(shares > 0, shares, 1))
+    return reduce(jnp.sum(shares * (log_targets - jax.nn.log_softmax(logits)), -1), mask, reduction)
 
 
 def focal(
@@ -151,6 +151,6 @@ def _smooth(targets: Array, label_smoothing: float, classes: int) -> Array:
 
 
 def _binary_targets(outputs: Array, targets: Array, mask: Array | None) -> tuple[Array, Array]:
-    logits, targets = inputs.binary(outputs, targets, mask)
+    logits, values = inputs.binary(outputs, targets, mask)
     inputs.check_range(targets, mask, 0, 1, "targets are 0 or 1, or probabilities: use (targets + 1) / 2 for -1 and 1")
-    return logits, targets
+    return logits, values

@@ -103,7 +103,7 @@ def check_labels(targets: Any, classes: int, mask: Any = None) -> None:
 
 
 def check_range(targets: Array, mask: Array | None, low: float, high: float, fix: str) -> None:
-    """Known targets lie within ``[low, high]``."""
+    """Known targets lie within ``[low, high]``. Give them as they came: what is made of them in a trace is unknown."""
     known = _known(targets, mask)
     if known is not None and not ((known >= low) & (known <= high)).all():
         raise check.InputError(f"targets got values from {known.min()} to {known.max()}, wanted {low} to {high}; {fix}")

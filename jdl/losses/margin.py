@@ -31,9 +31,9 @@ def squared_hinge(
 def _violations(outputs: Array, targets: Array, mask: Array | None, margin: float, squared: bool) -> Array:
     inputs.check_setting("margin", margin, 0.0)
     if not inputs.is_labels(outputs, targets) or outputs.shape[-1] == 1:
-        outputs, targets = inputs.binary(outputs, targets, mask)
+        outputs, signs = inputs.binary(outputs, targets, mask)
         inputs.check_signs(targets, mask)
-        losses = jax.nn.relu(margin - targets * outputs)
+        losses = jax.nn.relu(margin - signs * outputs)
         return per_example(jnp.square(losses) if squared else losses, mask)
     outputs, labels, _ = inputs.class_targets(outputs, targets, mask)
     right = jnp.take_along_axis(outputs, labels[..., None], -1, mode="fill")

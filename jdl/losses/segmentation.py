@@ -57,7 +57,7 @@ def _regions(outputs: Array, targets: Array, mask: Array | None) -> tuple[Array,
         truth = jnp.where((labels < logits.shape[-1])[..., None], truth, jnp.nan)
     else:
         logits, truth = inputs.binary(outputs, targets, mask)
-        inputs.check_range(truth, mask, 0, 1, "1 inside the region, 0 outside")
+        inputs.check_range(targets, mask, 0, 1, "1 inside the region, 0 outside")
         probabilities, truth = jax.nn.sigmoid(logits)[..., None], truth[..., None]
     if probabilities.ndim < 3:
         raise check.InputError(
