@@ -134,7 +134,10 @@ def check_targets(objective: Objective | None, variables: Variables, data: Datas
     Inside a compiled step values are unknown. So each supervised loss is traced on abstract outputs and these targets.
     """
     for term in supervised_terms(objective):
-        two, three = (_abstract_outputs(term, variables, data, n) for n in (2, 3))
+        try:
+            two, three = (_abstract_outputs(term, variables, data, n) for n in (2, 3))
+        except InputError:  # inputs that do not fit, or a carry, which is of one batch size: the step will say
+            continue
         if any(leaf.shape[:1] != (n,) for n, output in ((2, two), (3, three)) for leaf in jax.tree.leaves(output)):
             continue  # the batch does not lead, as in an ensemble
         outputs = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((len(data), *leaf.shape[1:]), leaf.dtype), two)

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import jdl
@@ -191,6 +192,15 @@ def test_a_carry_given_goes_before_the_one_kept():
     state = model.apply(*nn.with_carry(model, variables, X), X)[1]
     zeros = jnp.zeros((4, 3))
     assert_equal(model.apply(variables.params, state, X, carry=zeros)[0], model(variables, X))
+
+
+def test_fit_carries_on_from_batch_to_batch():
+    model = nn.Chain(nn.Recurrent(nn.RNNCell(3)), nn.last_step, nn.Dense(1))
+    data = (np.asarray(normal(8, 2, 5)), np.asarray(normal(8, 1, seed=1)))
+    variables = nn.with_carry(model, model.init(KEY, data[0][:4]), data[0][:4])
+    run = jdl.fit(model, jdl.losses.mse, optax.sgd(0.1), data, variables=variables, epochs=1, batch_size=4)
+    carry = run.state.state["0"]["carry"]["0"]
+    assert carry.shape == (4, 3) and np.any(carry != 0)
 
 
 # ── composition ───────────────────────────────────────────────────────────────────────────────────────────────────
