@@ -51,6 +51,7 @@ MNIST = "MNIST, official 10,000 test"
 CANCER = 'breast cancer, 569 × 10 "worst", 5 folds'
 DIABETES = "diabetes, 442 × 10, 5 folds"
 GATES = "the four inputs of a gate"
+ETTH1, POLLUTION = "ETTh1, oil temperature, 24 hours ahead", "Beijing, PM2.5, 24 hours ahead"
 ROWS = (
     Row(
         "digits",
@@ -170,6 +171,34 @@ ROWS = (
         "SAE, 256 units, KL/mse_ratio",
         at_most=1.5,
         beside=("SAE, 256 units, KL/mse", "SAE, 256 units, L1/mse_ratio", "SAE, 256 units, L1/exact_zeros"),
+    ),
+    *(Row("forecast", ETTH1, f"etth1, {cell}/mse", at_most=0.0276) for cell in ("RNN", "LSTM")),
+    Row(
+        "forecast",
+        ETTH1,
+        "etth1, GRU/mse",
+        at_most=0.0276,
+        beside=("etth1, linear/mse", "etth1, linear, from the last value/mse", "etth1, seasonal naive/mse"),
+    ),
+    *(Row("forecast", POLLUTION, f"pollution, {cell}/mse", at_most=1.275) for cell in ("RNN", "LSTM")),
+    Row(
+        "forecast",
+        POLLUTION,
+        "pollution, GRU/mse",
+        at_most=1.275,
+        beside=("pollution, linear/mse", "pollution, seasonal naive/mse"),
+    ),
+    Row(
+        "forecast",
+        "sunspots, 12 months ahead",
+        "sunspots, GRU/mse",
+        beside=("sunspots, linear/mse", "sunspots, linear, from the last value/mse", "sunspots, seasonal naive/mse"),
+    ),
+    Row(
+        "forecast",
+        "Apple, daily returns, 5 days ahead",
+        "aapl, GRU/mse",
+        beside=("aapl, linear/mse", "aapl, price as it is/mse", "aapl, mean return/mse"),
     ),
 )
 EXPERIMENTS = tuple(dict.fromkeys(row.experiment for row in ROWS))
