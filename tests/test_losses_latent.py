@@ -136,6 +136,11 @@ def test_what_cannot_be_used_is_refused():
         losses.gaussian_kl(MEAN, LOG_VARIANCE[:, :2])
     with refused("mask got float32[4, 2], wanted [B], a weight for each example"):
         losses.negative_elbo(OUTPUTS, BITS, jnp.ones((4, 2)))
+    for name in ("bernoulli_nll", "gaussian_nll", "l1_sparsity", "gaussian_kl", "negative_elbo"):
+        with refused("mask got list", "wanted an array; use jnp.asarray"):
+            LOSSES[name]([1.0, 0.0, 1.0, 1.0])
+    with refused("the reconstruction got float32[4, 2, 5] and mean got float32[1, 3], wanted the same batch size"):
+        losses.negative_elbo((LOGITS, MEAN[:1], LOG_VARIANCE[:1]), BITS)
     with refused("beta got -1"):
         losses.negative_elbo(OUTPUTS, BITS, beta=-1)
     with refused("std got 0, wanted more than 0"):

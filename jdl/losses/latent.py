@@ -15,13 +15,14 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from jdl import check
 from jdl.check import Array
 from jdl.losses import inputs
 from jdl.losses.classification import binary_cross_entropy
-from jdl.losses.reduction import reduce, weights
+from jdl.losses.reduction import check_mask, reduce, weights
 from jdl.losses.regression import mse
 
 Likelihood = Callable[..., Array]
@@ -44,7 +45,7 @@ def gaussian_nll(
     ``outputs`` and ``targets`` are ``[B, ...]``; ``std`` is σ > 0, the same everywhere.
     """
     inputs.check_positive("std", std)
-    features, axes = _features(outputs, mask), 1 if mask is None else mask.ndim
+    features, axes = _features(outputs, mask), _axes(mask)
     constant = features * (jnp.log(std) + 0.5 * math.log(2 * math.pi))
     errors = mse(outputs, targets, mask, reduction)
     constants = reduce(jnp.full(outputs.shape[:axes], constant, errors.dtype), mask, reduction)
@@ -121,14 +122,22 @@ _SMALLEST = 1e-7
 def l1_sparsity(code: Array, mask: Array | None = None, reduction: str = "mean") -> Array:
     """The sum of the absolute values of an example's code ``[B, ...]``, which pulls activations to exactly 0."""
     code = inputs.predictions(code, "code")
-    axes = tuple(range(1 if mask is None else mask.ndim, code.ndim))
-    return reduce(jnp.sum(jnp.abs(code), axes), mask, reduction)
+    if mask is not None:
+        check_mask(mask, code.shape)
+    return reduce(jnp.sum(jnp.abs(code), tuple(range(_axes(mask), code.ndim))), mask, reduction)
 
 
 def _features(outputs: Any, mask: Array | None) -> int:
     """How many values an example (or what else the mask weights) has."""
     check.array(outputs, "outputs")
-    return math.prod(outputs.shape[1 if mask is None else mask.ndim :])
+    if mask is not None:
+        check_mask(mask, outputs.shape)
+    return math.prod(outputs.shape[_axes(mask) :])
+
+
+def _axes(mask: Array | None) -> int:
+    """How many leading axes tell examples (or what else the mask weights) apart."""
+    return 1 if mask is None else mask.ndim
 
 
 def _variational(outputs: Any) -> tuple[Array, Array, Array]:
@@ -136,6 +145,9 @@ def _variational(outputs: Any) -> tuple[Array, Array, Array]:
         fix = "a model that makes them is jdl.zoo.VariationalAutoencoder"
         wanted = "(reconstruction, mean, log_variance)"
         raise check.InputError(f"outputs got {check.describe(outputs)}, wanted {wanted}; {fix}")
+    reconstruction, mean, _ = outputs
+    for made in jax.tree.leaves(reconstruction):  # a single latent would broadcast
+        check.same_batch(made, mean, ("the reconstruction", "mean"), "a posterior is of one example")
     return outputs
 
 
