@@ -131,7 +131,8 @@ def evaluate(
 def check_targets(objective: Objective | None, variables: Variables, data: Dataset, name: str) -> None:
     """Hold targets against outputs before compute: labels out of range, floats for labels, other shapes.
 
-    Inside a compiled step values are unknown. So each supervised loss is traced on abstract outputs and these targets.
+    Inside a compiled step values are unknown. So each supervised loss and metric is traced on abstract outputs and
+    these targets.
     """
     for term in supervised_terms(objective):
         try:
@@ -143,12 +144,13 @@ def check_targets(objective: Objective | None, variables: Variables, data: Datas
         outputs = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((len(data), *leaf.shape[1:]), leaf.dtype), two)
         targets = select_from(dict(data.arrays), term.targets, "targets")
         mask = select_from(dict(data.arrays), term.mask, "mask", optional=True)
-        try:
-            jax.eval_shape(lambda x, t=term, y=targets, m=mask: masked(t.loss, x, y, m), outputs)
-        except InputError as error:
-            raise InputError(error.message, error.where or name) from None
-        except Exception:  # a loss that takes batches of some sizes only; the step will say
-            continue
+        for function in (term.loss, *term.metrics):
+            try:
+                jax.eval_shape(lambda x, f=function, y=targets, m=mask: masked(f, x, y, m), outputs)
+            except InputError as error:
+                raise InputError(error.message, error.where or name) from None
+            except Exception:  # one that takes batches of some sizes only; the step will say
+                continue
 
 
 def _abstract_outputs(term: Supervised, variables: Variables, data: Dataset, n: int) -> Any:

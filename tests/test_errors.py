@@ -112,6 +112,15 @@ ERRORS: dict[str, tuple[Callable[[], object], str]] = {
         ),
         r"targets got values from 0.* to 255.*, wanted 0 to 1",
     ),
+    "several labels, and a metric of one": (
+        lambda: jdl.fit(
+            *(nn.Dense(3), jdl.losses.binary_cross_entropy, optax.sgd(0.1), (X, np.float32(Y[:, None] > np.arange(3)))),
+            metrics=[jdl.metrics.accuracy],
+            epochs=1,
+            batch_size=4,
+        ),
+        r"in data: targets got .*rows add up to 0 to 2.*metrics\.accuracy\(outputs\[\.\.\., None\], targets\)",
+    ),
     "margins from 0": (
         lambda: jdl.fit(nn.Dense(1), jdl.losses.hinge, optax.sgd(0.1), (X, (Y > 0) * 1.0), epochs=1, batch_size=4),
         r"targets got values from 0.* to 1.*, wanted -1 and 1",

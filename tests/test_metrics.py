@@ -29,6 +29,7 @@ BITS = rng.integers(0, 2, N).astype(np.int32)
 SCORES = np.round(BITS + rng.normal(size=N) - 0.5, 1).astype(np.float32)  # rounded, so that some tie
 VALUES = rng.normal(size=(N, 2)).astype(np.float32) + np.array([50.0, -3.0], np.float32)
 PREDICTED = (VALUES + 0.5 * rng.normal(size=(N, 2))).astype(np.float32)
+SEVERAL = np.array([[0, 0, 0, 0], [1, 0, 0, 1]], np.float32)[np.arange(N) % 2]  # labels at once
 WEIGHTS = (rng.uniform(0.5, 2.0, N) * (rng.uniform(size=N) > 0.2)).astype(np.float32)
 
 
@@ -271,6 +272,16 @@ def test_shapes_that_mean_the_same() -> None:
             np.testing.assert_array_equal(metric(outputs, targets, WEIGHTS).compute(), expected)
 
 
+def test_several_labels_at_once_are_as_many_decisions() -> None:
+    """What the refusal of such targets as one-hot says to do; hidden rows are not looked at."""
+    hits = (LOGITS > 0) == (SEVERAL > 0)
+    mask = np.arange(N) > 1
+    assert_close(metrics.accuracy(LOGITS[..., None], SEVERAL, mask).compute(), hits[2:].mean())
+    one_hot = np.eye(CLASSES, dtype=np.float32)[LABELS]
+    one_hot[:2] = SEVERAL[:2]
+    assert_close(metrics.accuracy(LOGITS, one_hot, mask).compute(), (LOGITS.argmax(-1) == LABELS)[2:].mean())
+
+
 def test_top_k_takes_the_first_of_equal_logits() -> None:
     flat, labels = jnp.zeros((4, 4)), jnp.arange(4)
     assert [float(metrics.top_k(k)(flat, labels)) for k in (1, 2, 4)] == [0.25, 0.5, 1.0]
@@ -354,6 +365,10 @@ def test_names() -> None:
         (lambda: metrics.accuracy(LOGITS, LABELS[1:]), "wanted the same batch size"),
         (lambda: metrics.accuracy(LABELS, LABELS), "wanted a floating dtype; give the model's logits"),
         (lambda: metrics.accuracy(LOGITS, LABELS, np.ones(3)), r"mask got float64\[3\], wanted \[23\]"),
+        (
+            lambda: metrics.accuracy(LOGITS, SEVERAL),
+            r"rows add up to 0 to 2.*accuracy\(outputs\[..., None\], targets\)",
+        ),
         (lambda: metrics.top_k(5)(LOGITS, LABELS), "k = 5 for 4 classes, wanted 1 to that many"),
         (lambda: metrics.f1(LOGITS, LABELS, average="weighted"), "average='weighted', wanted 'macro', 'micro' or None"),
         (lambda: metrics.roc_auc(LOGITS, LABELS), "for one of 4 classes use cross_entropy"),

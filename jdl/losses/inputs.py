@@ -109,6 +109,20 @@ def check_range(targets: Array, mask: Array | None, low: float, high: float, fix
         raise check.InputError(f"targets got values from {known.min()} to {known.max()}, wanted {low} to {high}; {fix}")
 
 
+def check_shares(targets: Array, mask: Array | None) -> None:
+    """Known targets ``[..., C]`` are one-hot, or shares of one label: each row adds up to 1."""
+    known = _known(targets, mask)
+    if known is None or known.size == 0:
+        return
+    sums = known.astype(np.float32).sum(-1)
+    if not np.allclose(sums, 1, atol=1e-2):
+        fix = "where an example has any number of labels, decide on each: metrics.accuracy(outputs[..., None], targets)"
+        raise check.InputError(
+            f"targets got {check.describe(targets)}, whose rows add up to {sums.min():g} to {sums.max():g}, wanted "
+            f"one-hot rows, which add up to 1; {fix}"
+        )
+
+
 def check_signs(targets: Array, mask: Array | None) -> None:
     """Known targets are -1 or 1."""
     known = _known(targets, mask)

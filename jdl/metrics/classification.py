@@ -20,7 +20,8 @@ def accuracy(outputs: Array, targets: Array, mask: Array | None = None) -> Mean:
     """Share of right decisions.
 
     ``outputs`` are logits ``[..., C]`` with labels ``[...]`` or one-hot ``[..., C]``; or, binary, logits ``[B]`` or
-    ``[..., 1]`` with 0/1 ``[B]`` or ``[...]``.
+    ``[..., 1]`` with 0/1 ``[B]`` or ``[...]``. Where each of ``[B, K]`` is a decision of its own, give it
+    ``outputs[..., None]``.
     """
     decided, truth, _ = _decisions(outputs, targets, mask)
     return Mean.of(decided == truth, mask)
@@ -153,8 +154,11 @@ def perplexity(outputs: Array, targets: Array, mask: Array | None = None) -> Per
 
 def _labels(outputs: Array, targets: Array, mask: Array | None) -> tuple[Array, Array]:
     """Logits and integer labels, one-hot ones turned to numbers."""
-    logits, targets, labels = inputs.class_targets(outputs, targets, mask)
-    return logits, targets if labels else jnp.argmax(targets, -1).astype(jnp.int32)
+    logits, looked_at, labels = inputs.class_targets(outputs, targets, mask)
+    if labels:
+        return logits, looked_at
+    inputs.check_shares(targets, mask)
+    return logits, jnp.argmax(looked_at, -1).astype(jnp.int32)
 
 
 def _decisions(outputs: Array, targets: Array, mask: Array | None) -> tuple[Array, Array, int]:
