@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jdl.check import InputError, describe, is_array
+from jdl.data.counts import whole
 from jdl.data.order import SPLIT_EPOCH, permutation
 
 
@@ -162,7 +163,7 @@ class Dataset:
         Raises:
             InputError: ``k`` is below 2 or above the number of examples, or the labels are not integers ``[N]``.
         """
-        if not 2 <= k <= len(self):
+        if (k := whole("k", k, 2)) > len(self):
             raise InputError(f"k got {k}, wanted 2 to the {len(self)} examples of the data")
         labels = np.zeros(len(self), np.int32) if stratify is None else _as_labels(stratify, self[stratify])
         held_out = _divide(labels, np.full(k, 1 / k), seed)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jdl import check
+from jdl.data.counts import whole
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -58,9 +59,9 @@ class Normaliser:
 
 
 def _axes(axis: int | tuple[int, ...] | None, inputs: np.ndarray) -> tuple[int, ...]:
-    wanted = tuple(range(inputs.ndim)) if axis is None else (axis,) if isinstance(axis, int) else tuple(axis)
-    axes = tuple(sorted({a % inputs.ndim for a in wanted}))
-    if 0 not in axes or any(not -inputs.ndim <= a < inputs.ndim for a in wanted):
+    several = range(inputs.ndim) if axis is None else axis if np.iterable(axis) else (axis,)
+    axes = tuple(sorted({whole("axis", a, -inputs.ndim, inputs.ndim) % inputs.ndim for a in several}))
+    if 0 not in axes:
         fix = "axis 0 runs over the examples and must be pooled"
         raise check.InputError(f"axis got {axis}, wanted axes of {check.describe(inputs)} with 0 among them; {fix}")
     return axes

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import functools
 import math
-import operator
+from numbers import Real
 
 import numpy as np
 
-from jdl.check import InputError
+from jdl.check import InputError, describe
+from jdl.data.counts import whole
 
 # Splitting a data set draws from an epoch that no run reaches, so a run with the same seed is not correlated with it.
 SPLIT_EPOCH = 2**64 - 1
@@ -28,7 +29,7 @@ def permutation(n: int, seed: int, epoch: int) -> np.ndarray:
     Raises:
         InputError: ``n`` is not in 1..2³¹-1, or ``seed`` or ``epoch`` not in 0..2⁶⁴-1.
     """
-    return _permutation(_whole("n", n, 1, 2**31), _whole("seed", seed, 0, 2**64), _whole("epoch", epoch, 0, 2**64))
+    return _permutation(whole("n", n, 1, 2**31), whole("seed", seed, 0, 2**64), whole("epoch", epoch, 0, 2**64))
 
 
 def batch_indices(n: int, batch_size: int, seed: int, step: int, shuffle: bool = True) -> np.ndarray:
@@ -49,9 +50,9 @@ def indices_between(n: int, batch_size: int, seed: int, start: int, stop: int, s
         InputError: ``batch_size`` is larger than ``n``, or a number is out of its range.
     """
     n, batch_size = _training_sizes(n, batch_size)
-    start = _whole("start", start, 0)
-    stop = _whole("stop", stop, start)
-    seed = _whole("seed", seed, 0, 2**64)
+    start = whole("start", start, 0)
+    stop = whole("stop", stop, start)
+    seed = whole("seed", seed, 0, 2**64)
     first, last = start * batch_size, stop * batch_size
     if not shuffle:
         return (np.arange(first, last) % n).astype(np.int32).reshape(-1, batch_size)
@@ -69,8 +70,8 @@ def steps_in_epochs(n: int, batch_size: int, epochs: float) -> int:
         InputError: ``batch_size`` is larger than ``n``, or a number is out of its range.
     """
     n, batch_size = _training_sizes(n, batch_size)
-    if not (0 <= epochs < math.inf):
-        raise InputError(f"epochs got {epochs!r}, wanted a number of at least 0")
+    if not isinstance(epochs, Real) or isinstance(epochs, bool) or not 0 <= epochs < math.inf:
+        raise InputError(f"epochs got {describe(epochs)}, wanted a number of at least 0")
     if epochs == int(epochs):
         return int(epochs) * n // batch_size
     return math.floor(epochs * n / batch_size + 1e-9)  # 0.29 * 100 is 28.999…
@@ -84,7 +85,7 @@ def epoch_end_step(n: int, batch_size: int, epoch: int) -> int:
     Raises:
         InputError: ``batch_size`` is larger than ``n``, or a number is out of its range.
     """
-    return steps_in_epochs(n, batch_size, _whole("epoch", epoch, 0) + 1)
+    return steps_in_epochs(n, batch_size, whole("epoch", epoch, 0) + 1)
 
 
 def evaluation_batches(n: int, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -95,7 +96,7 @@ def evaluation_batches(n: int, batch_size: int) -> tuple[np.ndarray, np.ndarray]
     Raises:
         InputError: ``n`` or ``batch_size`` is not a whole number of at least 1.
     """
-    n, batch_size = _whole("n", n, 1, 2**31), _whole("batch_size", batch_size, 1)
+    n, batch_size = whole("n", n, 1, 2**31), whole("batch_size", batch_size, 1)
     batches = -(-n // batch_size)
     indices = np.zeros(batches * batch_size, np.int32)
     indices[:n] = np.arange(n, dtype=np.int32)
@@ -122,19 +123,7 @@ def _permutation(n: int, seed: int, epoch: int) -> np.ndarray:
 
 
 def _training_sizes(n: int, batch_size: int) -> tuple[int, int]:
-    n, batch_size = _whole("n", n, 1, 2**31), _whole("batch_size", batch_size, 1)
+    n, batch_size = whole("n", n, 1, 2**31), whole("batch_size", batch_size, 1)
     if batch_size > n:
         raise InputError(f"batch_size got {batch_size}, wanted at most the {n} examples of the data; lower it to {n}")
     return n, batch_size
-
-
-def _whole(name: str, value: int, low: int, high: int | None = None) -> int:
-    """``value`` as an int in ``low``..``high - 1``."""
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise InputError(f"{name} got {value!r}, wanted a whole number") from None
-    if number < low or (high is not None and number >= high):
-        bounds = f"at least {low}" if high is None else f"{low} to {high - 1}"
-        raise InputError(f"{name} got {number}, wanted {bounds}")
-    return number

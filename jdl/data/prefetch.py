@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-from jdl.check import InputError
+from jdl.data.counts import whole
 
 PATIENCE = 1.0  # seconds that a read may last after nobody wants it any more
 
@@ -35,9 +35,8 @@ class Prefetched(Iterator[Any]):
     """See `prefetch`."""
 
     def __init__(self, iterator: Iterable[Any], size: int, transform: Callable[[Any], Any] | None):
-        if not isinstance(size, int) or size < 1:
-            raise InputError(f"size got {size!r}, wanted a whole number of at least 1")
-        self._shelf = _Shelf(size)  # the thread knows the shelf and not this object, which can so be dropped
+        # The thread knows the shelf and not this object, which can so be dropped.
+        self._shelf = _Shelf(whole("size", size, 1))
         items = iter(iterator)
         self._thread = threading.Thread(
             target=_fill, args=(self._shelf, items, transform), name="jdl-prefetch", daemon=True

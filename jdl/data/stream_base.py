@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterator
 from typing import Any
-
-from jdl.check import InputError
 
 Batch = dict[str, Any]
 
@@ -47,14 +44,3 @@ class Stream:
             return next(batches)[0]
         finally:
             getattr(batches, "close", lambda: None)()
-
-
-def whole(name: str, value: Any, low: int) -> int:
-    """``value`` as an int of at least ``low``."""
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise InputError(f"{name} got {value!r}, wanted a whole number") from None
-    if number < low:
-        raise InputError(f"{name} got {number}, wanted at least {low}")
-    return number

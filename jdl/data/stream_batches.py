@@ -11,8 +11,9 @@ import jax
 import numpy as np
 
 from jdl.check import InputError, describe
+from jdl.data.counts import whole
 from jdl.data.stream_arrays import Batch, Layout, checked, layout, padded, rows_in
-from jdl.data.stream_base import Stream, whole
+from jdl.data.stream_base import Stream
 from jdl.data.stream_positions import decode, encode
 
 

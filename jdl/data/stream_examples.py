@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from jdl.check import InputError
+from jdl.data.counts import whole
 from jdl.data.order import batch_indices, indices_between
 from jdl.data.prefetch import Interruptible, interrupt_of
 from jdl.data.stream_arrays import Batch, as_example, padded, stacked
-from jdl.data.stream_base import Stream, whole
+from jdl.data.stream_base import Stream
 
 
 class Examples(Stream):

@@ -132,7 +132,7 @@ def test_an_image_augmentation_of_ones_own():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Crop(-1), "Crop.padding got -1, wanted a whole number"),
+        (lambda: Crop(-1), "Crop.padding got -1, wanted at least 0"),
         (lambda: Crop(1.5), "Crop.padding got 1.5"),
         (lambda: Crop(2, "zero"), "Crop.mode got 'zero', wanted one of 'constant', 'edge', 'reflect'"),
         (lambda: Crop(2, fill="black"), "Crop.fill got 'black', wanted a number"),

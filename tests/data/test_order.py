@@ -151,6 +151,7 @@ def test_batches_are_the_examples_of_the_stream():
         (lambda: indices_between(10, 2, 0, 3, 2), "stop got 2, wanted at least 3"),
         (lambda: batch_indices(10, 2, 0, -1), "start got -1, wanted at least 0"),
         (lambda: steps_in_epochs(10, 2, float("nan")), "epochs got nan"),
+        (lambda: steps_in_epochs(10, 2, "3"), "epochs got '3', wanted a number of at least 0"),
         (lambda: steps_in_epochs(10, 11, 1), "batch_size got 11"),
         (lambda: epoch_end_step(10, 2, -1), "epoch got -1, wanted at least 0"),
         (lambda: evaluation_batches(0, 2), "n got 0"),

@@ -22,6 +22,7 @@ from jdl.data.augment.base import (
     restored,
     uniform,
 )
+from jdl.data.counts import whole
 
 PAD_MODES = ("constant", "edge", "reflect")
 
@@ -40,8 +41,7 @@ class Crop(ImageAugmentation):
     fill: Colours = 0.0
 
     def __post_init__(self) -> None:
-        if not isinstance(self.padding, int) or isinstance(self.padding, bool) or self.padding < 0:
-            raise InputError(f"Crop.padding got {self.padding!r}, wanted a whole number of pixels, at least 0")
+        object.__setattr__(self, "padding", whole("Crop.padding", self.padding, 0))
         if self.mode not in PAD_MODES:
             raise InputError(f"Crop.mode got {self.mode!r}, wanted one of {', '.join(map(repr, PAD_MODES))}")
         object.__setattr__(self, "fill", as_colours("Crop.fill", self.fill))

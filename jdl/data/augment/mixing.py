@@ -23,6 +23,7 @@ from jdl.data.augment.base import (
     uniform,
 )
 from jdl.data.augment.values import inside_box
+from jdl.data.counts import whole
 
 
 class _Mixing(Augmentation):
@@ -34,8 +35,8 @@ class _Mixing(Augmentation):
     def __post_init__(self) -> None:
         owner = type(self).__name__
         check_between(f"{owner}.alpha", self.alpha, 1e-6)
-        if self.classes is not None and (not isinstance(self.classes, int) or self.classes < 2):
-            raise InputError(f"{owner}.classes got {self.classes!r}, wanted a whole number of at least 2")
+        if self.classes is not None:
+            object.__setattr__(self, "classes", whole(f"{owner}.classes", self.classes, 2))
 
     def __call__(self, key: Array, batch: Batch) -> Batch:
         inputs, targets, weights = self.inputs(batch), self.targets(batch), self.weights(batch)
