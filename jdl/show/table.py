@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import re
 from typing import Any
+
+import jax
 
 from jdl import check
 from jdl.check import InputError
 from jdl.nn.core import Layer
+from jdl.nn.paths import paths
+from jdl.nn.settings import Tree, Variables
 from jdl.nn.spec import Row, Spec
 from jdl.show import text
 
@@ -18,9 +24,13 @@ _HEADER = ("path", "layer", "output", "parameters", "FLOPs", "bytes")
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Summary:
-    """A model's table, as text by ``print(summary)``; the numbers behind it are in ``spec``."""
+    """A model's table, as text by ``print(summary)``; the numbers behind it are in ``spec``.
+
+    ``frozen`` counts the parameters that the given variables keep as state, which ``spec`` counts among the others.
+    """
 
     spec: Spec
+    frozen: int = 0
 
     def __repr__(self) -> str:
         return str(self)
@@ -32,10 +42,10 @@ class Summary:
         widths = [max(map(len, column)) for column in zip(_HEADER, *rows, strict=True)]
         lines = [_line(cells, widths) for cells in (_HEADER, *rows)]
         rule = "─" * (sum(widths) + 2 * (len(widths) - 1))
-        return "\n".join([lines[0], rule, *lines[1:], rule, *_totals(self.spec)])
+        return "\n".join([lines[0], rule, *lines[1:], rule, *_totals(self.spec, self.frozen)])
 
 
-def summary(model: Layer, *inputs: Any, **options: Any) -> Summary:
+def summary(model: Layer, *inputs: Any, variables: Variables | None = None, **options: Any) -> Summary:
     """Every layer of ``model`` with its output shape, parameters, FLOPs and bytes: ``print(summary(model, x))``.
 
     Only shapes are computed, so a model of any size fits. A layer's numbers are its own, without those of the layers
@@ -45,14 +55,43 @@ def summary(model: Layer, *inputs: Any, **options: Any) -> Summary:
     Args:
         model: a layer.
         inputs: arrays or ``jax.ShapeDtypeStruct``, as the model takes them.
+        variables: the model's, of which some may be frozen (:func:`jdl.freeze`): these are then counted by themselves.
         options: further keywords of the model's forward.
 
     Raises:
-        InputError: the model does not take these inputs.
+        InputError: the model does not take these inputs, or has other variables.
     """
     if not isinstance(model, Layer):
         raise InputError(f"model got {check.describe(model)}, wanted a layer such as nn.Chain(nn.Dense(10))")
-    return Summary(model.spec(*inputs, **options))
+    try:
+        spec = model.spec(*inputs, **options)
+    except TypeError as error:
+        if not _NOT_TAKEN.search(str(error)):
+            raise
+        given = check.describe(inputs) + (f" and {check.describe(options)}" if options else "")
+        raise InputError(f"the inputs got {given}, wanted those of the model's forward, after net; {error}") from error
+    return Summary(spec, 0 if variables is None else _frozen(spec, variables))
+
+
+_NOT_TAKEN = re.compile(r"\.(forward|traverse)\(\) (takes|got|missing) ")  # how Python says that arguments do not fit
+
+
+def _frozen(spec: Spec, variables: Variables) -> int:
+    """How many numbers of the model's parameters stand in the state of its variables."""
+    if not isinstance(variables, Variables):
+        raise InputError(f"variables got {type(variables).__name__}, wanted jdl.Variables, as model.init makes them")
+    state, declared = _by_path(variables.state), _by_path(spec.params)
+    held = state | _by_path(variables.params)
+    for path, wanted in declared.items():
+        if path not in held or held[path].shape != wanted.shape:
+            got = check.describe(held[path]) if path in held else "nothing"
+            fix = "they belong to another model, or to another width of input"
+            raise InputError(f"variables got {got} for {path}, wanted {check.describe(wanted)}; {fix}")
+    return sum(math.prod(wanted.shape) for path, wanted in declared.items() if path in state)
+
+
+def _by_path(tree: Tree) -> dict[str, Any]:
+    return dict(zip(paths(tree), jax.tree.leaves(tree), strict=True))
 
 
 def _cells(row: Row, parent: Row | None, composite: bool) -> tuple[str, ...]:
@@ -97,9 +136,10 @@ def _elsewhere(spec: Spec) -> tuple[str, ...]:
     )
 
 
-def _totals(spec: Spec) -> list[str]:
+def _totals(spec: Spec, frozen: int) -> list[str]:
     lines = [
-        ("trained", f"{spec.parameters:,} parameters"),
+        ("trained", f"{spec.parameters - frozen:,} parameters"),
+        ("frozen", f"{frozen:,} parameters" if frozen else ""),
         ("not trained", f"{spec.untrained:,} numbers of state" if spec.untrained else ""),
         ("memory", f"{text.number(spec.bytes, 'B')} ({spec.bytes:,} bytes)"),
         ("forward pass", f"{text.number(spec.flops, 'FLOPs')} ({spec.flops:,})"),

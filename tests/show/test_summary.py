@@ -12,6 +12,7 @@ import jdl
 from jdl import nn
 from jdl.check import InputError
 from jdl.show import text
+from tests.nn.toys import refused
 
 
 def like(*shape: int, dtype=jnp.float32) -> jax.ShapeDtypeStruct:
@@ -241,6 +242,33 @@ def test_bad_input_is_said():
         jdl.summary(nn.relu, like(2, 3))
     with pytest.raises(InputError, match="wanted a floating dtype"):
         jdl.summary(nn.Chain(nn.Dense(3)), like(2, 3, dtype=jnp.int32))
+
+
+def test_frozen_parameters_are_counted_by_themselves():
+    model, x = nn.Chain(body=nn.Chain(nn.Dense(5), nn.BatchNorm()), head=nn.Dense(4)), like(2, 3)
+    variables = abstract(model.spec(x))
+    frozen = jdl.freeze(variables, "body/**")
+    total = ["trained       54 parameters", "not trained   10 numbers of state"]
+    assert str(jdl.summary(model, x, variables=variables)).splitlines()[-4:-2] == total
+    table = jdl.summary(model, x, variables=frozen)
+    parts = ["trained       24 parameters", "frozen        30 parameters", "not trained   10 numbers of state"]
+    assert str(table).splitlines()[-5:-2] == parts and table.frozen == 30
+    with refused("variables got float32[3, 5] for body/0/kernel, wanted float32[7, 5]", "another width of input"):
+        jdl.summary(model, like(2, 7), variables=frozen)
+    with refused("variables got nothing for 0/bias"):
+        jdl.summary(nn.Chain(nn.Dense(4)), x, variables=frozen)
+    with refused("variables got dict, wanted jdl.Variables"):
+        jdl.summary(model, x, variables={})  # pyright: ignore[reportArgumentType]
+
+
+def test_inputs_that_a_model_does_not_take_are_refused():
+    for model in (nn.Dense(3), nn.Chain(nn.Dense(3)), nn.Repeat(nn.Dense(3), 2)):
+        with refused("the inputs got (float32[2, 3], float32[2, 3]), wanted", "Dense.forward() takes"):
+            jdl.summary(model, like(2, 3), like(2, 3))
+    with refused("and {mode: 1}", "Chain.forward() got an unexpected keyword argument 'mode'"):
+        jdl.summary(nn.Chain(nn.Dense(3)), like(2, 3), mode=1)
+    with pytest.raises(TypeError, match="not callable"):  # a mistake of the model's own
+        jdl.summary(nn.Chain(lambda x: x(x)), like(2, 3))
 
 
 @pytest.mark.parametrize(
