@@ -8,14 +8,19 @@ closes over. The leaves of its carry are ``[B, ...]``.
 from __future__ import annotations
 
 import dataclasses
+import math
+import operator
 from collections.abc import Callable
+from numbers import Real
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
 from jdl import check
 from jdl.check import InputError
+from jdl.nn.functional.recurrence import varying_with
 
 Array = jax.Array
 Carry = Any
@@ -52,9 +57,12 @@ def greedy_search(step: Step, carry: Carry, start: Array, *, end: int, length: i
         One sequence for each of ``start``.
 
     Raises:
-        InputError: a step that gives other shapes, or an end token that is not in its vocabulary.
+        InputError: a step that gives something else, an end token that is not in its vocabulary, and arguments that
+            are not what they are called here.
     """
-    _check(step, carry, start, end, length)
+    length = _whole(length, "length", "the most tokens to search for, at least 1", 1)
+    vocabulary, like = _check(step, carry, start)
+    end = _end(end, vocabulary)
 
     def advance(search: _Search) -> _Search:
         carry, logits = step(search.carry, search.last)
@@ -63,8 +71,7 @@ def greedy_search(step: Step, carry: Carry, start: Array, *, end: int, length: i
         gained = jnp.take_along_axis(log_probabilities, token[:, None], -1)[:, 0]
         return search.extended(carry, token, search.scores + jnp.where(search.done, 0.0, gained), end)
 
-    begin = _Search.begin(carry, start, jnp.zeros(start.shape, jnp.float32), end, length)
-    return jax.lax.while_loop(_Search.goes_on, advance, begin).found
+    return _run(advance, _Search.begin(carry, start, jnp.zeros(start.shape, jnp.float32), end, length), like)
 
 
 def beam_search(
@@ -91,13 +98,15 @@ def beam_search(
         K sequences for each of ``start``; their scores are without the penalty.
 
     Raises:
-        InputError: a step that gives other shapes, or an end token that is not in its vocabulary.
+        InputError: as :func:`greedy_search` does.
     """
-    vocabulary = _check(step, carry, start, end, length)
-    if not isinstance(beams, int) or beams < 1:
-        raise InputError(f"beams got {beams!r}, wanted a whole number of sequences to keep, at least 1")
-    if not length_penalty >= 0:
-        raise InputError(f"length_penalty got {length_penalty!r}, wanted at least 0, which is none")
+    length = _whole(length, "length", "the most tokens to search for, at least 1", 1)
+    beams = _whole(beams, "beams", "how many sequences to keep, at least 1", 1)
+    if isinstance(length_penalty, bool) or not isinstance(length_penalty, Real) or not 0 <= length_penalty < math.inf:
+        raise InputError(f"length_penalty got {length_penalty!r}, wanted a number of at least 0, which is no penalty")
+    length_penalty = float(length_penalty)
+    vocabulary, like = _check(step, carry, start)
+    end = _end(end, vocabulary)
     step_of_beams = jax.vmap(step, in_axes=1, out_axes=1)
     only_end = jnp.where(jnp.arange(vocabulary) == end, 0.0, -jnp.inf)  # how a sequence that has ended goes on
 
@@ -106,16 +115,17 @@ def beam_search(
         gained = jnp.where(search.done[..., None], only_end, _log_softmax(logits))
         scores = search.scores[..., None] + gained  # [B, K, V]
         penalty = ((5.0 + search.next_lengths.astype(jnp.float32)) / 6.0) ** length_penalty
-        _, best = jax.lax.top_k((scores / penalty[..., None]).reshape(len(start), -1), beams)
+        flat = len(start), beams * vocabulary
+        _, best = jax.lax.top_k((scores / penalty[..., None]).reshape(flat), beams)
         parent, token = best // vocabulary, best % vocabulary
-        scores = jnp.take_along_axis(scores.reshape(len(start), -1), best, 1)
+        scores = jnp.take_along_axis(scores.reshape(flat), best, 1)
         search = dataclasses.replace(search, carry=carry).chosen(parent)
         return search.extended(search.carry, token, scores, end)
 
     one = jnp.where(jnp.arange(beams) == 0, 0.0, -jnp.inf)  # all beams are alike at first: only one counts
     scores = jnp.broadcast_to(one, (len(start), beams)).astype(jnp.float32)
     carry, start = jax.tree.map(lambda x: jnp.repeat(x[:, None], beams, 1), (carry, start))
-    return jax.lax.while_loop(_Search.goes_on, advance, _Search.begin(carry, start, scores, end, length)).found
+    return _run(advance, _Search.begin(carry, start, scores, end, length), like)
 
 
 @jax.tree_util.register_dataclass
@@ -168,25 +178,54 @@ def _log_softmax(logits: Array) -> Array:
     return jax.nn.log_softmax(logits.astype(jnp.float32))
 
 
-def _check(step: Step, carry: Carry, start: Array, end: int, length: int) -> int:
-    """The size of the vocabulary, once everything fits."""
-    check.integer(start, "start", "tokens are numbers: jnp.full(batch_size, start_token)")
-    check.rank(start, 1, "[B], the first token of each sequence", "start", "jnp.full(batch_size, start_token)")
-    if not isinstance(length, int) or length < 1:
-        raise InputError(f"length got {length!r}, wanted the most tokens to search for, at least 1")
+def _run(advance: Callable[[_Search], _Search], begin: _Search, like: Any) -> Decoded:
+    """The loop. Under shard_map all that it carries differs between devices as soon as some of ``like`` does."""
+
+    def varying(search: _Search) -> _Search:
+        return varying_with(search, like)
+
+    return jax.lax.while_loop(_Search.goes_on, lambda search: varying(advance(search)), varying(begin)).found
+
+
+def _check(step: Step, carry: Carry, start: Array) -> tuple[int, Any]:
+    """The size of the vocabulary once everything fits, and all that a step takes and gives."""
+    fix = "give one start token for each sequence: jnp.full(batch_size, start_token)"
+    check.array(start, "start", fix)
+    check.integer(start, "start", "tokens are numbers: start.astype(jnp.int32)")
+    check.rank(start, 1, "int[B], the first token of each sequence", "start", fix)
     for leaf in jax.tree.leaves(carry):
         check.array(leaf, "carry")
         if leaf.shape[:1] != start.shape:
             raise InputError(f"carry got {check.describe(leaf)}, wanted [{len(start)}, ...] as there are start tokens")
-    after, logits = jax.eval_shape(step, carry, jax.ShapeDtypeStruct(start.shape, jnp.int32))
+    made = jax.eval_shape(step, carry, start.astype(jnp.int32))
+    if not isinstance(made, tuple) or len(made) != 2:
+        raise InputError(f"the step gives {check.describe(made)}, wanted a pair (carry, logits [{len(start)}, V])")
+    after, logits = made
     if not check.is_array(logits) or logits.ndim != 2 or len(logits) != len(start):
-        fix = "take the only step of [B, 1, V] by logits[:, 0]"
-        raise InputError(f"the step gives logits {check.describe(logits)}, wanted [{len(start)}, V]; {fix}")
+        fix = "; take the only step of [B, 1, V] by logits[:, 0]" if getattr(logits, "ndim", 0) == 3 else ""
+        raise InputError(f"the step gives logits {check.describe(logits)}, wanted [{len(start)}, V]{fix}")
+    if not jnp.issubdtype(logits.dtype, jnp.floating):
+        fix = "logits are scores of every token, not the token that is chosen"
+        raise InputError(f"the step gives logits {check.describe(logits)}, wanted a floating dtype; {fix}")
     if jax.tree.map(check.describe, after) != jax.tree.map(check.describe, carry):
         raise InputError(
             f"the step takes the carry {check.describe(carry)} and gives {check.describe(after)}, wanted the same"
         )
-    vocabulary = logits.shape[1]
-    if not 0 <= end < vocabulary:
-        raise InputError(f"end got {end}, wanted 0 to {vocabulary - 1}, a token that the step has a logit for")
-    return vocabulary
+    return logits.shape[1], (carry, start, made)
+
+
+def _end(end: Any, vocabulary: int) -> int:
+    return _whole(end, "end", f"0 to {vocabulary - 1}, a token that the step has a logit for", 0, vocabulary)
+
+
+def _whole(value: Any, name: str, wanted: str, low: int, stop: float = math.inf) -> int:
+    """``value`` as an int from ``low`` to below ``stop``; whatever counts as a whole number but bool and tracers."""
+    try:
+        number = None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or not low <= number < stop:
+        fix = "; it shapes the program: under jit close over it, or name it in static_argnames"
+        got = f"a traced {check.describe(value)}" if isinstance(value, Tracer) else repr(value)
+        raise InputError(f"{name} got {got}, wanted a whole number, {wanted}{fix * isinstance(value, Tracer)}")
+    return number

@@ -136,6 +136,32 @@ def test_it_stops_when_every_sequence_has_ended():
     assert len(turns) == 2 + 2 * 2, "two turns, in the second search once for each beam"
 
 
+def test_over_devices_each_searches_for_its_own_sequences():
+    """Even where only what the step closes over differs between them, and it makes some of its carry anew."""
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:2]), ("devices",))
+    logits = np.concatenate([table(0), table(1)])
+    split = jax.sharding.PartitionSpec("devices")
+
+    def both(logits: jax.Array) -> tuple[jdl.Decoded, jdl.Decoded]:
+        return searched(logits), searched(logits, beams=2)
+
+    greedy, beam = jax.jit(jax.shard_map(both, mesh=mesh, in_specs=split, out_specs=split))(logits)
+    check_found(jax.tree.map(lambda x: x[:, None], greedy), [by_hand(one, LENGTH, 1, 0.0) for one in logits])
+    check_found(beam, [by_hand(one, LENGTH, 2, 0.0) for one in logits])
+
+
+def test_nothing_is_found_for_no_sequences_and_settings_may_be_of_any_integer_type():
+    @jax.jit
+    def search(logits: jax.Array) -> tuple[jdl.Decoded, jdl.Decoded]:
+        common = step_to(logits), {}, jnp.zeros(len(logits), jnp.int32)
+        settings: dict[str, Any] = {"end": np.int32(2), "length": np.int64(3)}
+        beams: dict[str, Any] = {"beams": np.int64(2), "length_penalty": np.float64(1)}
+        return jdl.greedy_search(*common, **settings), jdl.beam_search(*common, **settings, **beams)
+
+    greedy, beam = search(jnp.zeros((0, 4)))
+    assert (greedy.tokens.shape, beam.tokens.shape, beam.lengths.shape) == ((0, 3), (0, 2, 3), (0, 2))
+
+
 def step_to(logits: Any) -> Any:
     return lambda carry, tokens: (carry, logits)
 
@@ -144,14 +170,26 @@ def step_to(logits: Any) -> Any:
     ("step", "start", "options", "message"),
     [
         (step_to(jnp.zeros((3, 1, 4))), START, {}, r"gives logits float32\[3, 1, 4\], wanted \[3, V\]; take the only"),
-        (step_to(jnp.zeros((3, 4))), START, {"end": 4}, "end got 4, wanted 0 to 3"),
+        (step_to(jnp.zeros((3, 4))), START, {"end": 4}, "end got 4, wanted a whole number, 0 to 3"),
         (step_to(jnp.zeros((3, 4))), START[:2], {}, r"carry got float32\[3, 5\], wanted \[2, ...\]"),
-        (step_to(jnp.zeros((3, 4))), START[None], {}, r"start got int32\[1, 3\], wanted \[B\]"),
+        (step_to(jnp.zeros((3, 4))), START[None], {}, r"start got int32\[1, 3\], wanted int\[B\]"),
         (step_to(jnp.zeros((3, 4))), jnp.zeros(3), {}, "start got .*, wanted an integer dtype"),
-        (step_to(jnp.zeros((3, 4))), START, {"length": 0}, "length got 0, wanted the most tokens"),
+        (step_to(jnp.zeros((3, 4))), START, {"length": 0}, "length got 0, wanted a whole number, the most tokens"),
         (lambda c, t: (c[:, :2], jnp.zeros((3, 4))), START, {}, r"gives float32\[3, 2\], wanted the same"),
         (step_to(jnp.zeros((3, 4))), START, {"beams": 0}, "beams got 0"),
         (step_to(jnp.zeros((3, 4))), START, {"length_penalty": -1.0}, "length_penalty got -1.0"),
+        (step_to(jnp.zeros((3, 4))), START, {"length_penalty": "1"}, "length_penalty got '1', wanted a number"),
+        (step_to(jnp.zeros((3, 4))), START, {"length_penalty": float("nan")}, "length_penalty got nan"),
+        (step_to(jnp.zeros((3, 4))), START, {"beams": True}, "beams got True, wanted a whole number"),
+        (step_to(jnp.zeros((3, 4))), START, {"beams": 2.0}, "beams got 2.0, wanted a whole number"),
+        (step_to(jnp.zeros((3, 4))), START, {"length": "3"}, "length got '3', wanted a whole number"),
+        (step_to(jnp.zeros((3, 4))), START, {"end": 1.5}, "end got 1.5, wanted a whole number, 0 to 3"),
+        (step_to(jnp.zeros((3, 4))), START, {"end": None}, "end got None, wanted a whole number, 0 to 3"),
+        (step_to(jnp.zeros((3, 4))), 2, {}, "start got int 2, wanted an array; give one start token for each sequence"),
+        (step_to(jnp.zeros((3, 4))), np.int32(2), {}, r"wanted int\[B\], .*; give one start token for each sequence"),
+        (step_to(jnp.zeros((3, 4), jnp.int32)), START, {}, r"gives logits int32\[3, 4\], wanted a floating dtype"),
+        (step_to(jnp.zeros((2, 4))), START, {}, r"gives logits float32\[2, 4\], wanted \[3, V\]$"),
+        (lambda c, t: jnp.zeros((3, 4)), START, {}, r"the step gives float32\[3, 4\], wanted a pair \(carry, logits"),
     ],
 )
 def test_what_cannot_be_searched(step: Any, start: Any, options: dict[str, Any], message: str):
@@ -159,3 +197,8 @@ def test_what_cannot_be_searched(step: Any, start: Any, options: dict[str, Any],
     for search in (jdl.beam_search,) if beam else (jdl.beam_search, jdl.greedy_search):
         with pytest.raises(InputError, match=message):
             search(step, jnp.zeros((3, 5)), start, **({"end": 2, "length": 3} | options))
+
+
+def test_an_end_token_that_is_traced_is_refused():
+    with pytest.raises(InputError, match=r"end got a traced int32\[\], wanted a whole number, .*static_argnames"):
+        jax.jit(lambda end: jdl.greedy_search(step_to(jnp.zeros((3, 4))), {}, START, end=end, length=3))(2)

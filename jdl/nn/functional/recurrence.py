@@ -56,7 +56,7 @@ def over_time(step: Step, carry: Any, xs: Any, lengths: Array | None = None, rev
     array under jit cannot be refused for, makes the example's outputs and carry NaN.
     """
     time = jax.tree.leaves(xs)[0].shape[1]
-    carry = _varying_with(carry, (xs, lengths))
+    carry = varying_with(carry, (xs, lengths))
     first = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), xs)
     if lengths is None:
         carry, ys = jax.lax.scan(step, carry, first, reverse=reverse)
@@ -140,8 +140,8 @@ def _where(choose: Array, x: Any, other: Any) -> Array:
     return jnp.where(choose.reshape(*choose.shape, *[1] * (x.ndim - choose.ndim)), x, other)
 
 
-def _varying_with(carry: Any, others: Any) -> Any:
-    """Under shard_map a scan's carry differs by device from the start, as it will after a step."""
+def varying_with(carry: Any, others: Any) -> Any:
+    """Under shard_map what a loop carries differs by device from the start, as it will after a step with ``others``."""
     axes = frozenset().union(*map(check.manual_axes, jax.tree.leaves((carry, others))))
 
     def vary(leaf: Array) -> Array:
