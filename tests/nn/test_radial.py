@@ -115,6 +115,17 @@ def test_kmeans_finds_blobs_from_any_key():
         assert np.all(distances.min(1) < 0.1) and np.all(distances.min(0) < 0.1)
 
 
+def test_over_devices_each_finds_the_centres_of_its_own_points():
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:2]), ("devices",))
+    split = jax.sharding.PartitionSpec("devices")
+    x = normal(4, 3)
+    run = jax.shard_map(lambda x: F.kmeans(KEY, x, 2), mesh=mesh, in_specs=split, out_specs=split)
+    for half, centres in zip(np.split(np.asarray(x), 2), np.split(np.asarray(jax.jit(run)(x)), 2), strict=True):
+        assert_close(np.sort(centres, axis=0), np.sort(half, axis=0))  # two points, two centres
+    run = jax.shard_map(lambda keys: F.kmeans(keys[0], x, 2), mesh=mesh, in_specs=split, out_specs=split)
+    assert jax.eval_shape(run, jax.random.split(KEY)).shape == (4, 3)  # only the keys differ
+
+
 def test_kmeans_ends_where_every_centre_is_the_mean_of_its_points_and_is_as_good_as_that_of_scikit_learn():
     x = np.asarray(normal(100, 2))  # the shape of the blobs, for one compiled program
     found = [np.asarray(F.kmeans(jax.random.key(seed), x, 5)) for seed in range(10)]

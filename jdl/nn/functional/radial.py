@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from jdl import check
 from jdl.nn.functional.precision import wide
+from jdl.nn.functional.recurrence import varying_with
 
 Array = jax.Array
 
@@ -76,7 +77,7 @@ def kmeans(key: Array, x: Array, clusters: int, steps: int = 100) -> Array:
 
     first_key, key = jax.random.split(key)
     start = x[jax.random.randint(first_key, (), 0, len(x))], jnp.full(len(x), jnp.inf, x.dtype)
-    centres = jax.lax.scan(draw, start, jax.random.split(key, clusters))[1]
+    centres = jax.lax.scan(draw, varying_with(start, (x, key)), jax.random.split(key, clusters))[1]
 
     def nearest(centres: Array) -> Array:
         return jnp.argmin(squared_distances(x, centres), axis=-1)
@@ -90,7 +91,7 @@ def kmeans(key: Array, x: Array, clusters: int, steps: int = 100) -> Array:
         new = nearest(centres)
         return centres, new, step + 1, jnp.any(new != owners)
 
-    state = centres, nearest(centres), jnp.array(0), jnp.array(True)
+    state = varying_with((centres, nearest(centres), jnp.array(0), jnp.array(True)), (x, key))
     return jax.lax.while_loop(lambda state: state[3] & (state[2] < steps), move, state)[0]
 
 
