@@ -80,10 +80,17 @@ def _check_pattern(pattern: str, names: tuple[str, ...]) -> None:
     if not isinstance(pattern, str):
         raise InputError(f"pattern got {pattern!r}, wanted a string such as '**/kernel'")
     if not any(matches(pattern, name) for name in names):
-        near = difflib.get_close_matches(pattern, names, n=3, cutoff=0.3) or names[:3]
-        raise InputError(
-            f"pattern {pattern!r} matches none of {len(names)} paths; near it: {', '.join(near) or 'the tree is empty'}"
-        )
+        raise InputError(f"pattern {pattern!r} matches none of {len(names)} paths; {_near(pattern, names)}")
+
+
+def _near(pattern: str, names: tuple[str, ...]) -> str:
+    """What may have been meant: all below a sub-layer, a name at any depth, or a path that is spelt alike."""
+    whole = pattern.removesuffix("/").removesuffix("/*")
+    for wider in (f"{whole}/**", f"**/{whole}", f"**/{whole}/**"):
+        if any(matches(wider, name) for name in names):
+            return f"did you mean {wider!r}?"
+    near = difflib.get_close_matches(pattern, names, n=3, cutoff=0.3) or names[:3]
+    return f"near it: {', '.join(near) or 'the tree is empty'}"
 
 
 def _split(tree: Tree, patterns: str | Iterable[str]) -> tuple[Tree, Tree]:
