@@ -48,18 +48,22 @@ class game(Gradient):
     players: Mapping[str, Objective] | Players
 
     def __post_init__(self) -> None:
-        if not isinstance(self.players, (Mapping, tuple)) or not self.players:
+        players = tuple(self.players.items()) if isinstance(self.players, Mapping) else self.players
+        pairs = isinstance(players, tuple) and all(isinstance(pair, tuple) and len(pair) == 2 for pair in players)
+        if not pairs or not players:
             raise InputError(f"game got {check.describe(self.players)}, wanted a dict of path patterns to objectives")
-        players = dict(self.players)
-        for pattern, objective in players.items():
+        known: dict[str, str] = {}
+        for pattern, objective in players:
             if not isinstance(objective, Objective):
                 raise InputError(
                     f"game got {pattern!r}: {check.describe(objective)}, wanted an objective: supervised(model, loss)"
                 )
-        names = [_name(pattern) for pattern in players]
-        if repeated := {name for name in names if names.count(name) > 1}:
-            raise InputError(f"game got several players by the name {sorted(repeated)}; make their patterns differ")
-        object.__setattr__(self, "players", tuple(players.items()))
+            if (name := _name(pattern)) in known:
+                raise InputError(
+                    f"game got {known[name]!r} and {pattern!r}, both players by the name {name!r}; make them differ"
+                )
+            known[name] = pattern
+        object.__setattr__(self, "players", players)
 
     @property
     def objective(self) -> Objective:
@@ -78,7 +82,11 @@ class game(Gradient):
         for pattern, objective in self._players:
             own = [place for place, owner in enumerate(owners) if owner == pattern]
             if not own:
-                raise InputError(f"the player {pattern!r} owns nothing: patterns before it match all that it does")
+                first = {owner for name, owner in zip(paths(params), owners, strict=True) if matches(pattern, name)}
+                raise InputError(
+                    f"the player {pattern!r} owns nothing: all that it matches belongs to {sorted(first)}, which stand "
+                    "before it, and the first match wins; put the narrower pattern first"
+                )
 
             def loss(values: list[Array], objective: Objective = objective, own: list[int] = own) -> tuple[Array, Aux]:
                 whole = list(leaves)

@@ -271,7 +271,12 @@ def test_equal_games_are_equal():
         (classify(TWO), "wanted a dict of path patterns to objectives"),
         ({"first/**": jdl.losses.mse}, "'first/\\*\\*': .*wanted an objective"),
         ({1: classify(TWO)}, "the pattern 1, wanted a string"),
-        ({"a/**": classify(TWO), "**/a": classify(TWO)}, "several players by the name \\['a'\\]"),
+        ({"a/**": classify(TWO), "**/a": classify(TWO)}, "'a/\\*\\*' and '\\*\\*/a', both players by the name 'a'"),
+        ((("**", classify(TWO)), ("**", classify(TWO))), "'\\*\\*' and '\\*\\*', both players by the name 'others'"),
+        ((1, 2), "game got \\(1, 2\\), wanted a dict of path patterns"),
+        ((("**",),), "game got .*, wanted a dict of path patterns"),
+        (([["**"], classify(TWO)],), "game got .*, wanted a dict of path patterns"),
+        (((["**"], classify(TWO)),), "the pattern \\['\\*\\*'\\], wanted a string"),
     ],
 )
 def test_what_is_no_game(players: Any, message: str):
@@ -284,7 +289,7 @@ def test_what_is_no_game(players: Any, message: str):
     [
         ({"first/**": classify(TWO)}, "no pattern of \\['first/\\*\\*'\\] matches 'scale'"),
         ({"firts/**": classify(TWO), "**": classify(TWO)}, "'firts/\\*\\*' matches none of 11 paths"),
-        ({"**": classify(TWO), "first/**": classify(TWO)}, "'first/\\*\\*' owns nothing: patterns before it"),
+        ({"**": classify(TWO), "first/**": classify(TWO)}, "'first/\\*\\*' owns nothing: .*belongs to \\['\\*\\*'\\]"),
         ({name: classify(TWO, metrics=[jdl.metrics.accuracy]) for name in PLAYERS}, "report the metrics \\['accuracy'"),
     ],
 )
