@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +12,20 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from jdl.check import InputError, describe
+from jdl.data.counts import whole
 from jdl.data.dataset import Dataset
 from jdl.data.files import read_csv
 from jdl.data.normalise import Normaliser
 from jdl.data.registry import PARTS, Splits, register
-from jdl.data.sources import DataUnavailable, fetch
+from jdl.data.sources import CorruptData, DataUnavailable, fetch
 
 
-def windows(series: Dataset, length: int, horizon: int, *, stride: int = 1, before: Dataset | None = None) -> Dataset:
+def windows(series: Any, length: int, horizon: int, *, stride: int = 1, before: Any = None) -> Dataset:
     """Examples of forecasting: ``inputs [N, length, D]``, and as ``targets [N, horizon]`` the steps that follow them.
 
-    The series holds ``inputs [T, D]`` and ``targets [T]`` in the order of time, and where targets are missing a
-    ``mask [T]``, which becomes ``[N, horizon]``. Windows begin ``stride`` steps apart. They are views: nothing is
-    copied for them.
+    The series, anything that `Dataset.of` takes, holds ``inputs [T, D]`` and ``targets [T]`` in the order of time, and
+    where targets are missing a ``mask [T]``, which becomes ``[N, horizon]``. Windows begin ``stride`` steps apart. They
+    are views: nothing is copied for them.
 
     No window leaves the series, so that of parts cut one after another none sees into the next. ``before``, the part
     that came before this one, lends its last ``length`` steps as inputs; then the first window forecasts the first
@@ -32,18 +33,17 @@ def windows(series: Dataset, length: int, horizon: int, *, stride: int = 1, befo
     ``windows(splits.test, 96, 24, before=splits.validation)``.
 
     Raises:
-        InputError: not such a series, sizes that are not whole numbers from 1, or a series too short for one window.
+        InputError: not such a series, sizes that are not whole numbers from 1, a series too short for one window, or a
+            ``before`` with other arrays, columns or dtypes than the series.
     """
-    for name, size in {"length": length, "horizon": horizon, "stride": stride}.items():
-        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-            raise InputError(f"windows got {name}={describe(size)}, wanted a whole number of steps, at least 1")
-    arrays = _in_time(series, "series")
+    length, horizon, stride = whole("length", length, 1), whole("horizon", horizon, 1), whole("stride", stride, 1)
+    series = _in_time(series, "series")
+    arrays = series.arrays
     if before is not None:
         earlier = _in_time(before, "before")
-        if {k: v.shape[1:] for k, v in earlier.items()} != {k: v.shape[1:] for k, v in arrays.items()}:
-            raise InputError(f"before got {describe(earlier)}, wanted the arrays of the series, {describe(arrays)}")
-        if len(before) < length:
-            raise InputError(f"before got {len(before)} steps, wanted at least the length of a window, {length}")
+        _check_alike(earlier, series)
+        if len(earlier) < length:
+            raise InputError(f"before got {len(earlier)} steps, wanted at least the length of a window, {length}")
         arrays = {name: np.concatenate([earlier[name][-length:], arrays[name]]) for name in arrays}
     steps = len(arrays["inputs"])
     if steps < length + horizon:
@@ -57,14 +57,30 @@ def windows(series: Dataset, length: int, horizon: int, *, stride: int = 1, befo
     return dataclasses.replace(series, arrays=strided)
 
 
-def _in_time(series: Dataset, name: str) -> Mapping[str, Any]:
-    """The arrays of a series, with their shapes looked at."""
-    arrays = series.arrays if isinstance(series, Dataset) else {}
-    ranks = {key: getattr(array, "ndim", None) for key, array in arrays.items()}
+def _in_time(series: Any, name: str) -> Dataset:
+    """The series as a data set, with its shapes looked at."""
+    try:
+        series = Dataset.of(series)
+    except InputError as error:
+        raise InputError(error.message, name) from None
+    ranks = {key: getattr(array, "ndim", None) for key, array in series.arrays.items()}
     if ranks not in ({"inputs": 2, "targets": 1}, {"inputs": 2, "targets": 1, "mask": 1}):
-        got = describe(dict(arrays) or series)
-        raise InputError(f"{name} got {got}, wanted a Dataset of inputs [T, D], targets [T] and perhaps a mask [T]")
-    return arrays
+        fixes = {1: "to forecast x [T] give (x[:, None], x)", 2: "to forecast a column of x [T, D] give (x, x[:, 0])"}
+        fix = "" if "targets" in ranks else fixes.get(ranks.get("inputs") or 0, "")
+        wanted = "inputs [T, D], targets [T] and perhaps a mask [T]" + (f"; {fix}" if fix else "")
+        raise InputError(f"{name} got {describe(dict(series.arrays))}, wanted {wanted}")
+    return series
+
+
+def _check_alike(before: Dataset, series: Dataset) -> None:
+    """``before`` has the arrays of the series, and joining the two casts nothing and mixes no columns."""
+    kinds = [{name: (array.shape[1:], array.dtype) for name, array in part.arrays.items()} for part in (before, series)]
+    if kinds[0] != kinds[1]:
+        wanted = f"the arrays of the series, {describe(dict(series.arrays))}, and their dtypes; cast them first"
+        raise InputError(f"before got {describe(dict(before.arrays))}, wanted {wanted}")
+    if before.features and series.features and before.features != series.features:
+        names = [", ".join(part.features or ()) for part in (before, series)]
+        raise InputError(f"before got the features {names[0]}, wanted those of the series, {names[1]}")
 
 
 @register("etth1")
@@ -179,6 +195,8 @@ def _divide(
     name: str, table: Dataset, target: str, sizes: Sequence[int], normalise: bool, mask: Any = None, **about: Any
 ) -> Splits:
     """Parts of these sizes, one after another, with the column ``target`` of the table as targets, normalised alike."""
+    if len(table) < sum(sizes):
+        raise CorruptData(f"{name} has {len(table):,} steps, wanted {sum(sizes):,}; is its file cut off?")
     column = (table.features or ()).index(target)
     masks = {} if mask is None else {"mask": mask}
     whole = Dataset({**_with_targets(table.inputs, column), **masks}, name, features=table.features)

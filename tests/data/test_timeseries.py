@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 import jdl
 from jdl.check import InputError
-from jdl.data import Dataset, DataUnavailable, load, timeseries, windows
+from jdl.data import Dataset, DataUnavailable, Splits, load, timeseries, windows
 
 
 def series(steps: int, first: int = 0, columns: int = 2, masked: bool = False) -> Dataset:
@@ -22,6 +23,10 @@ def series(steps: int, first: int = 0, columns: int = 2, masked: bool = False) -
     if masked:
         arrays["mask"] = (t % 3 > 0).astype(np.float32)
     return Dataset(arrays, name="toy", features=tuple("abcdefg"[:columns]))
+
+
+def renamed(data: Dataset, features: str) -> Dataset:
+    return dataclasses.replace(data, features=tuple(features))
 
 
 @given(st.integers(1, 6), st.integers(1, 5), st.integers(1, 4), st.integers(0, 12), st.booleans(), st.booleans())
@@ -62,18 +67,39 @@ def test_nothing_is_copied_and_nothing_can_be_changed():
     assert found.take([3]).inputs.flags.c_contiguous
 
 
+def test_a_series_is_whatever_a_dataset_is_made_of():
+    data = series(20)
+    wanted = windows(data[10:], 4, 2, before=data[:10])
+    parts = [(data.inputs[part], data.targets[part]) for part in (slice(10), slice(10, None))]
+    for before, part in (parts, [dict(zip(("inputs", "targets"), part, strict=True)) for part in parts]):
+        found = windows(part, 4, 2, before=before)
+        np.testing.assert_array_equal(found.inputs, wanted.inputs)
+        np.testing.assert_array_equal(found.targets, wanted.targets)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: windows(series(20), 0, 3), "windows got length=0, wanted a whole number of steps, at least 1"),
-        (lambda: windows(series(20), 4, 2.0), r"windows got horizon=2\.0"),  # pyright: ignore[reportArgumentType]
-        (lambda: windows(series(20), 4, 2, stride=True), "windows got stride=True"),
+        (lambda: windows(series(20), 0, 3), "length got 0, wanted at least 1"),
+        (lambda: windows(series(20), 4, 2.0), r"horizon got 2\.0, wanted a whole number"),  # pyright: ignore[reportArgumentType]
+        (lambda: windows(series(20), 4, 2, stride=True), "stride got True, wanted a whole number"),
         (lambda: windows(series(9), 6, 4), "series got 9 steps, wanted at least 10, one window of 6 and 4 ahead"),
         (lambda: windows(series(9), 6, 3, before=series(5)), "before got 5 steps, wanted at least the .* window, 6"),
         (lambda: windows(series(9), 6, 3, before=series(9, columns=1)), r"before got \{inputs: float32\[9, 1\]"),
         (lambda: windows(series(9), 6, 3, before=series(9, masked=True)), r"before got .*mask: float32\[9\]\}, wanted"),
         (lambda: windows(windows(series(9), 4, 2), 2, 1), r"series got \{inputs: float32\[4, 4, 2\].*targets \[T\]"),
-        (lambda: windows(np.zeros((9, 2)), 2, 1), r"series got float64\[9, 2\], wanted a Dataset of inputs \[T, D\]"),  # pyright: ignore[reportArgumentType]
+        (lambda: windows(np.zeros((9, 2)), 2, 1), r"series got \{inputs: float64\[9, 2\]\}, .*\(x, x\[:, 0\]\)"),
+        (lambda: windows(np.zeros(9), 2, 1), r"series got .*\(x\[:, None\], x\)"),
+        (lambda: windows([1.0, 2.0, 3.0], 2, 1), r"in series: data got list .*use a tuple of two arrays"),
+        (
+            lambda: windows(Splits(series(9), series(9), series(9)), 2, 1),
+            r"(?s)in series: data got Splits .*use one of its splits",
+        ),
+        (
+            lambda: windows(series(9), 6, 3, before=series(9).map(targets=np.float64)),
+            r"before got .*targets: float64\[9\]\}, .*float32\[9\]\}, .*cast them first",
+        ),
+        (lambda: windows(series(9), 6, 3, before=renamed(series(9), "ba")), "before got the features b, a"),
     ],
 )
 def test_refused(call, message: str):
@@ -128,6 +154,13 @@ def test_a_wrong_etth1_is_refused(folder: Path):
     put(folder, "ETTh1.csv", ["date,OT", "2016-07-01 00:00:00,30.5"])
     with pytest.raises(jdl.data.CorruptData, match="expected md5 8381763947c85f4be6ac456c508460d6"):
         load("etth1")
+
+
+def test_a_file_that_was_cut_off_is_refused(folder: Path):
+    rows = [f"{t},2010,1,1,0,{t}.0,-21,-11,1021,NE,1.79,0,0" for t in range(100)]
+    put(folder, "pollution.csv", ["No,year,month,day,hour,pm2.5,DEWP,TEMP,PRES,cbwd,Iws,Is,Ir", *rows])
+    with pytest.raises(jdl.data.CorruptData, match="pollution has 76 steps, wanted 43,800; is its"):
+        load("pollution")
 
 
 SERIES = {
