@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
 from jdl import check, nn
+from jdl.nn import functional as F
 from jdl.nn.net import Net
 
 Array = jax.Array
@@ -16,31 +18,47 @@ Summary = Callable[[Array, Array | None], Array]
 
 
 def mean_over_time(y: Array, lengths: Array | None = None) -> Array:
-    """The mean of each unit over the real steps: ``y [B, T, H]`` and ``lengths [B]``, by default T, to ``[B, H]``."""
-    return jnp.mean(y, 1, where=_real(y, lengths))
+    """The mean of each unit over the real steps: ``y [B, T, H]`` and ``lengths [B]``, by default T, to ``[B, H]``.
+
+    Raises InputError for ``y`` of another shape, and for lengths outside of 1 to T, which under jit give NaN.
+    """
+    return _over_time(jnp.mean, y, lengths)
 
 
 def max_over_time(y: Array, lengths: Array | None = None) -> Array:
-    """The largest value of each unit over the real steps, ``[B, H]``; arguments as of `mean_over_time`.
+    """The largest value of each unit over the real steps, ``[B, H]``; arguments and errors as of `mean_over_time`.
 
     Each unit looks for a sign of its own, wherever it stands (Collobert et al. 2011).
     """
-    return jnp.max(y, 1, where=_real(y, lengths), initial=-jnp.inf)
+    return _over_time(functools.partial(jnp.max, initial=-jnp.inf), y, lengths)
 
 
 def both_ends(y: Array, lengths: Array | None = None) -> Array:
     """What `nn.Bidirectional` knows at the end: its first half at the last step, its second half at the first step.
 
     ``y [B, T, 2H]`` and ``lengths [B]`` to ``[B, 2H]``. At the last step the second half has read a single word.
+    Raises as `mean_over_time`, and where the two halves are not of one width.
     """
+    _check_steps(y)
+    if y.shape[-1] % 2:
+        fix = "take an nn.Bidirectional of two cells of one width"
+        raise check.InputError(f"input got {check.describe(y)}, wanted [B, T, 2H], two halves of one width; {fix}")
     ahead, behind = jnp.split(y, 2, axis=-1)
     return jnp.concatenate([nn.last_step(ahead, lengths), behind[:, 0]], axis=-1)
 
 
-def _real(y: Array, lengths: Array | None) -> Array | None:
+def _over_time(reduce: Callable[..., Array], y: Array, lengths: Array | None) -> Array:
+    _check_steps(y)
     if lengths is None:
-        return None
-    return (jnp.arange(y.shape[1]) < lengths[:, None])[..., None]
+        return reduce(y, 1)
+    F.check_lengths(lengths, y)
+    summary = reduce(y, 1, where=F.real_steps(lengths, y.shape[1])[..., None])
+    return jnp.where(F.possible_lengths(lengths, y.shape[1])[:, None], summary, jnp.nan)
+
+
+def _check_steps(y: Array) -> None:
+    check.floating(y)
+    check.rank(y, 3, "[B, T, H], the steps of a recurrent layer")
 
 
 class TextNet(nn.Layer):

@@ -94,6 +94,20 @@ def test_summaries_against_numpy():
     assert_close(zoo.max_over_time(y), np.max(y, 1))
 
 
+def test_impossible_lengths_and_other_shapes_are_refused_and_under_jit_give_nan():
+    y = normal(2, 4, 3)
+    for summary in (zoo.mean_over_time, zoo.max_over_time):
+        for wrong, fix in ((0, "leave empty sequences out"), (5, "pad or cut")):
+            with refused(f"lengths got {wrong} for example 1, wanted 1 to the 4 steps", fix):
+                summary(y, jnp.array([4, wrong]))
+        found = np.asarray(jax.jit(summary)(y, jnp.array([4, 5])))
+        assert np.all(np.isfinite(found[0])) and np.all(np.isnan(found[1]))
+        with refused("input got float32[4, 3], wanted [B, T, H]"):
+            summary(y[0])
+    with refused("input got float32[2, 4, 3], wanted [B, T, 2H]", "two cells of one width"):
+        zoo.both_ends(y)
+
+
 def test_parts_that_can_be_swapped_and_dropout_in_training_only():
     stack = nn.StackedRecurrent(nn.RNNCell(3), nn.RNNCell(3))
     model = zoo.TextNet(9, 3, recurrent=stack, head=nn.Dense(2), dropout=0.5)
