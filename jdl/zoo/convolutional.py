@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jdl import check, nn
-from jdl.zoo.images import check_image
+from jdl.zoo.images import channels_last_or, check_image
 
 
 class ConvolutionalNet(nn.Layer):
@@ -58,9 +58,8 @@ class LeNet5(nn.Layer):
         if x.shape[1:3] == (28, 28):
             x = jnp.pad(x, ((0, 0), (2, 2), (2, 2), (0, 0)))
         if x.shape[1:3] != (32, 32):
-            raise check.InputError(
-                f"input got {check.describe(x)}, wanted images of 32×32 or 28×28; put nn.Resize(32) before it"
-            )
+            fix = channels_last_or("put nn.Resize(32) before it", x)
+            raise check.InputError(f"input got {check.describe(x)}, wanted images of 32×32 or 28×28; {fix}")
         narrow = nn.init.lecun_uniform()
         for number, features in enumerate((6, 16), 1):
             conv = nn.Conv(features, 5, padding="VALID", kernel_init=narrow)

@@ -19,6 +19,7 @@ from jdl.nn.inputs import counts
 from jdl.nn.net import Net
 from jdl.nn.norm import BatchNorm
 from jdl.nn.shape import Flatten, Reshape, Upsample
+from jdl.zoo.images import channels_last_or
 
 SMALL = init.normal(std=0.02)
 
@@ -86,7 +87,8 @@ class DCGANDiscriminator(Layer):
         check.rank(x, 4, "[B, H, W, C]", "images")
         if min(x.shape[1:3]) < 2**self.depth:
             side = 2**self.depth
-            raise check.InputError(f"images got {check.describe(x)}, wanted at least {side} × {side}; use less depth")
+            fix = channels_last_or("use less depth", x)
+            raise check.InputError(f"images got {check.describe(x)}, wanted at least {side} × {side}; {fix}")
         for index in range(self.depth):
             norm = self.norm if index else None  # none at the images, as in DCGAN
             conv = Conv(self.width * 2**index, 4, stride=2, bias=norm is None, kernel_init=SMALL)
@@ -130,7 +132,8 @@ class GAN(Layer):
             key = net.key() if net.train else jax.random.key(0)
             noise = jax.random.normal(key, (len(real), self.latent), real.dtype)
         images = net.generator(noise)
-        check.same_shape(real, images, ("real images", "made ones"), "set the generator's size and channels")
+        fix = channels_last_or("set the generator's size and channels", real)
+        check.same_shape(real, images, ("real images", "made ones"), fix)
         return images
 
 

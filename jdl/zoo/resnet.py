@@ -10,8 +10,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jdl import nn
+from jdl import check, nn
 from jdl.nn import functional as F
+from jdl.nn.inputs import counts
 from jdl.zoo.images import check_image
 
 Shortcut = Callable[[int, int, nn.Layer], nn.Layer]
@@ -29,13 +30,23 @@ def convolution(features: int, size: int, stride: int = 1) -> nn.Conv:
 
 
 class PaddedIdentity(nn.Layer):
-    """Every ``stride``-th cell, with channels of zeros on both sides up to ``features``: option A, no parameters."""
+    """Every ``stride``-th cell, with channels of zeros on both sides up to ``features``: option A, no parameters.
+
+    Raises InputError for images of more channels than that.
+    """
 
     features: int
     stride: int = 1
 
+    def __post_init__(self) -> None:
+        counts(self, "features", "stride")
+
     def forward(self, net: nn.Net, x: jax.Array) -> jax.Array:
+        check_image(x)
         extra = self.features - x.shape[-1]
+        if extra < 0:
+            fix = "zeros add channels and take none away; use projection_shortcut"
+            raise check.InputError(f"input got {check.describe(x)}, wanted at most {self.features} channels; {fix}")
         x = x[:, :: self.stride, :: self.stride]
         return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (extra // 2, extra - extra // 2)))
 
@@ -110,6 +121,13 @@ class ResNet(nn.Layer):
     block: BasicBlock = BasicBlock(64)
     stem: nn.Conv = convolution(64, 7, 2)
     pool: nn.MaxPool | None = nn.MaxPool(3, 2, padding=1)
+
+    def __post_init__(self) -> None:
+        counts(self, "classes")
+        if not isinstance(self.stages, tuple):
+            wanted = "how many blocks each stage has, such as (2, 2, 2, 2)"
+            raise check.InputError(f"ResNet.stages got {check.describe(self.stages)}, wanted {wanted}")
+        counts(self, "stages")
 
     def forward(self, net: nn.Net, x: jax.Array) -> jax.Array:
         check_image(x, self.stride)

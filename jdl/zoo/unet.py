@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jdl import check, nn
+from jdl.nn.inputs import counts
 from jdl.zoo.images import check_image
 
 
@@ -44,6 +45,10 @@ class UNet(nn.Layer):
     _: dataclasses.KW_ONLY
     depth: int = 4
     block: DoubleConvolution = DoubleConvolution(64)
+
+    def __post_init__(self) -> None:
+        counts(self, "outputs")
+        counts(self, "depth", minimum=0)
 
     def forward(self, net: nn.Net, x: jax.Array) -> jax.Array:
         self._check(x)

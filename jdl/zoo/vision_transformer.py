@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jdl import check, nn
+from jdl.nn.inputs import counts
 from jdl.zoo.images import check_image
 
 _GLOROT = nn.init.glorot_uniform()
@@ -27,6 +28,9 @@ class EncoderBlock(nn.Layer):
     dropout: float = 0.0
     norm: nn.Layer = nn.LayerNorm(1e-6)
     activation: Callable[[jax.Array], jax.Array] = nn.gelu
+
+    def __post_init__(self) -> None:
+        counts(self, "heads", *([] if self.hidden is None else ["hidden"]))
 
     def forward(self, net: nn.Net, x: jax.Array) -> jax.Array:
         width = x.shape[-1]
@@ -61,6 +65,9 @@ class VisionTransformer(nn.Layer):
     norm: nn.Layer = nn.LayerNorm(1e-6)
     class_token: bool = True
 
+    def __post_init__(self) -> None:
+        counts(self, "classes", "patch", "width", "depth")
+
     def params(self, x: jax.Array) -> dict[str, nn.Param]:
         self._check(x)
         patches = (x.shape[1] // self.patch) * (x.shape[2] // self.patch)
@@ -70,7 +77,7 @@ class VisionTransformer(nn.Layer):
     def forward(self, net: nn.Net, x: jax.Array) -> jax.Array:
         embed = nn.Conv(self.width, self.patch, stride=self.patch, padding="VALID", kernel_init=nn.init.lecun_normal())
         x = net.child("embed", embed)(x)
-        x = x.reshape(x.shape[0], -1, self.width)
+        x = x.reshape(x.shape[0], x.shape[1] * x.shape[2], self.width)
         if self.class_token:
             token = jnp.broadcast_to(net.class_token.astype(x.dtype), (x.shape[0], 1, self.width))
             x = jnp.concatenate([token, x], 1)

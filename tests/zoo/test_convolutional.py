@@ -56,4 +56,7 @@ def test_what_is_refused():
         zoo.ConvolutionalNet(flattened=None).spec(image(3, 1))
     with refused("float32[2, 28, 28], wanted [B, H, W, C]; add a channel axis"):
         zoo.LeNet5().spec(jax.ShapeDtypeStruct((2, 28, 28), jnp.float32))
+    for model, channels in ((zoo.LeNet5(), 1), (zoo.LeNet5(), 3), (zoo.ConvolutionalNet(), 1)):
+        with refused(f"float32[2, {channels}, 28, 28], ", "channels come last: x.transpose(0, 2, 3, 1)"):
+            model.spec(jax.ShapeDtypeStruct((2, channels, 28, 28), jnp.float32))
     assert nn.Chain(nn.Resize(32), zoo.LeNet5()).spec(image(8, 1)).output.shape == (2, 10)

@@ -96,6 +96,8 @@ def test_a_penalty_where_the_critic_is_flat_has_a_gradient():
     ("call", "message"),
     [
         (lambda: zoo.DCGANDiscriminator(2).spec(normal(2, 3, 28, 1)), "wanted at least 8 × 8; use less depth"),
+        (lambda: zoo.DCGANDiscriminator(2).spec(normal(2, 1, 28, 28)), "channels come last: x.transpose(0, 2, 3, 1)"),
+        (lambda: MODELS["GAN"].spec(normal(2, 1, 8, 8)), "channels come last: x.transpose(0, 2, 3, 1)"),
         (lambda: zoo.DCGANDiscriminator(2).spec(normal(2, 28, 28)), "[B, H, W, C]"),
         (lambda: zoo.DCGANGenerator(2).spec(normal(2, 3, 3)), "[B, D]"),
         (lambda: MODELS["GAN"].spec(normal(2, 28, 28, 1)), "set the generator's size and channels"),

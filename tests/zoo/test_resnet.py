@@ -83,3 +83,10 @@ def test_what_is_refused():
     with refused("uint8[2, 32, 32, 3], wanted a floating dtype", "/ 255"):
         zoo.ResNet20().spec(jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.uint8))
     zoo.ResNet18().spec(image(32))
+    with refused("float32[2, 4, 4, 8], wanted at most 5 channels", "use projection_shortcut"):
+        zoo.padded_shortcut(5, 1, nn.BatchNorm()).spec(image(4, 8))
+    for stages, message in (((2, 0), "ResNet.stages got (2, 0)"), ((), "got ()"), (3, "got 3, wanted how many blocks")):
+        with refused(message):
+            zoo.ResNet(stages, 3)  # pyright: ignore[reportArgumentType]
+    with refused("PaddedIdentity.stride got 0"):
+        zoo.padded_shortcut(5, 0, nn.BatchNorm())

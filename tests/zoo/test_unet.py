@@ -38,6 +38,8 @@ def test_depth_zero_is_one_block():
 
 
 def test_what_is_refused():
+    with refused("UNet.depth got -1, wanted an int of at least 0"):
+        zoo.UNet(2, depth=-1)
     with refused("float32[2, 28, 28, 1], wanted sides that are multiples of 16", "crop to 16×16 or pad to 32×32"):
         zoo.UNet(2).spec(image(28, 28))
     with refused("multiples of 4, as depth=2", "crop to 8×12 or pad to 8×16"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import pytest
 
 from jdl import nn, zoo
 from tests.golden.networks import assert_as_pytorch, assert_values
@@ -44,7 +45,16 @@ def test_dropout_is_for_training_alone():
         jax.eval_shape(lambda: output(train=True))
 
 
+@pytest.mark.parametrize("class_token", [True, False])
+def test_no_images_give_no_logits(class_token: bool):
+    assert small(class_token).spec(jax.ShapeDtypeStruct((0, 8, 8, 3), jnp.float32)).output.shape == (0, 3)
+
+
 def test_what_is_refused():
+    with refused("VisionTransformer.patch got 0, wanted a positive int"):
+        zoo.VisionTransformer(3, patch=0, width=8, depth=2, block=zoo.EncoderBlock(2))
+    with refused("EncoderBlock.hidden got 0"):
+        zoo.EncoderBlock(2, hidden=0)
     with refused("float32[2, 30, 32, 3], wanted sides that are multiples of patch=4", "resize or crop"):
         small().spec(image(30, 32))
     with refused("float32[2, 3, 32, 3]", "wanted at least 4×4"):
