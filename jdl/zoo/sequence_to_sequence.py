@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from jdl import check, nn
+from jdl.check import InputError
 from jdl.nn import functional as F
 
 Array = jax.Array
@@ -37,12 +39,19 @@ class LuongAttention(nn.Layer):
 class Bridge(nn.Layer):
     """One carry to write from, of the pair that a bidirectional layer ends with: tanh of a dense layer on both.
 
-    Leaves ``[B, H]`` and ``[B, H']`` become ``[B, H]``; the two of an LSTM have a dense layer each.
+    Leaves ``[B, H]`` and ``[B, H']`` become ``[B, H]``; the two of an LSTM have a dense layer each. Raises InputError
+    for what is not a pair, and for a pair whose carries differ in more than their widths.
     """
 
     def forward(self, net: nn.Net, carries: tuple[Carry, Carry]) -> Carry:
-        first, structure = jax.tree.flatten(carries[0])
-        both = [jnp.concatenate(pair, -1) for pair in zip(first, jax.tree.leaves(carries[1]), strict=True)]
+        if not isinstance(carries, tuple) or len(carries) != 2:
+            fix = "an encoder that reads in one direction has bridge=None"
+            raise InputError(f"carry got {check.describe(carries)}, wanted a pair, one of each direction; {fix}")
+        (first, structure), (second, other) = map(jax.tree.flatten, carries)
+        if structure != other:
+            fix = "read both ways with cells of one kind, or give the encoder a bridge=... of your own for these"
+            raise InputError(f"carry got {check.describe(carries)}, wanted a pair of one structure; {fix}")
+        both = [jnp.concatenate(pair, -1) for pair in zip(first, second, strict=True)]
         dense = [net.child(str(i), nn.Dense(leaf.shape[-1])) for i, leaf in enumerate(first)]
         return jax.tree.unflatten(structure, [jnp.tanh(d(x)) for d, x in zip(dense, both, strict=True)])
 
@@ -50,14 +59,16 @@ class Bridge(nn.Layer):
 class RecurrentEncoder(nn.Layer):
     """Reads: ids ``[B, S]`` of ``lengths [B]`` to a memory of every step ``[B, S, M]``, and a carry to write from.
 
-    The carry is the last one of ``recurrent``; the two of ``nn.Bidirectional`` become one by a :class:`Bridge`. In
-    training, ``dropout`` of that rate on the vectors of the ids.
+    The carry is what ``bridge`` makes of the last one of ``recurrent``: by default one of the pair of
+    ``nn.Bidirectional``, by a :class:`Bridge`. Give ``bridge=None`` to hand it on as it is, as of an ``nn.Recurrent``,
+    or a layer ``carry -> carry`` of your own. In training, ``dropout`` of that rate on the vectors of the ids.
     """
 
     vocabulary_size: int
     features: int
     _: dataclasses.KW_ONLY
     recurrent: nn.Layer = nn.Bidirectional(nn.GRUCell(128))
+    bridge: nn.Layer | None = Bridge()
     dropout: float = 0.0
 
     def forward(self, net: nn.Net, tokens: Array, lengths: Array | None = None) -> tuple[Array, Carry]:
@@ -65,9 +76,7 @@ class RecurrentEncoder(nn.Layer):
         x = net.child("embedding", nn.Embedding(self.vocabulary_size, self.features))(tokens)
         x = net.child("drop", nn.Dropout(self.dropout))(x)
         memory, carry = net.recurrent(x, lengths, return_carry=True)
-        if isinstance(self.recurrent, nn.Bidirectional):
-            carry = net.child("bridge", Bridge())(carry)
-        return memory, carry
+        return memory, carry if self.bridge is None else net.bridge(carry)
 
 
 class RecurrentDecoder(nn.Layer):
@@ -93,7 +102,8 @@ class RecurrentDecoder(nn.Layer):
         check.same_batch(tokens, memory, ("target", "memory"), "one target for each source")
         drop = net.child("drop", nn.Dropout(self.dropout))
         x = drop(net.child("embedding", nn.Embedding(self.vocabulary_size, self.features))(tokens))
-        y, carry = net.recurrent(x.astype(memory.dtype), carry=carry, return_carry=True)
+        with _who_made_the_carry():
+            y, carry = net.recurrent(x.astype(memory.dtype), carry=carry, return_carry=True)
         if self.attention is not None:
             both = jnp.concatenate([y, net.attention(y, memory, lengths)], -1)
             y = jnp.tanh(net.child("combine", nn.Dense(y.shape[-1], bias=False))(both))
@@ -141,6 +151,20 @@ class SequenceToSequence(nn.Layer):
             return carry, logits[:, 0]
 
         return step, carry
+
+
+@contextlib.contextmanager
+def _who_made_the_carry() -> Iterator[None]:
+    """A recurrent layer that cannot start from a carry does not know where it came from."""
+    try:
+        yield
+    except InputError as error:
+        if error.message.startswith("carry got"):
+            error.message += (
+                "; the encoder made it: give the cells of encoder and decoder one kind and as many features, or the "
+                "encoder a bridge=... to what the decoder wants (None where it reads in one direction)"
+            )
+        raise
 
 
 def _check_ids(tokens: Any, name: str) -> None:

@@ -107,9 +107,17 @@ def test_cells_can_be_swapped():
     ids = jax.ShapeDtypeStruct((2, 3), jnp.int32)
     params = network(nn.LSTMCell).spec(ids, ids).params
     assert set(params["encoder"]["bridge"]) == {"0", "1"}, "one for h, one for c"
-    ahead = zoo.RecurrentEncoder(7, 4, recurrent=nn.Recurrent(nn.RNNCell(5)))
+    ahead = zoo.RecurrentEncoder(7, 4, recurrent=nn.Recurrent(nn.RNNCell(5)), bridge=None)
     decoder = zoo.RecurrentDecoder(9, 4, recurrent=nn.Recurrent(nn.RNNCell(5)))
     assert set(zoo.SequenceToSequence(ahead, decoder).spec(ids, ids).params["encoder"]) == {"embedding", "recurrent"}
+
+
+def test_a_layer_around_the_recurrent_one_changes_nothing_for_the_bridge():
+    ids = jax.ShapeDtypeStruct((2, 3), jnp.int32)
+    plain = zoo.RecurrentEncoder(7, 4, recurrent=nn.Bidirectional(nn.GRUCell(5)))
+    around = zoo.RecurrentEncoder(7, 4, recurrent=nn.Remat(nn.Bidirectional(nn.GRUCell(5))))
+    assert around.spec(ids).params == plain.spec(ids).params
+    assert around.spec(ids).output == plain.spec(ids).output
 
 
 def test_the_standard_size():
@@ -138,5 +146,25 @@ def test_what_is_refused():
     wide = zoo.SequenceToSequence(
         zoo.RecurrentEncoder(7, 4), zoo.RecurrentDecoder(9, 4, recurrent=nn.Recurrent(nn.GRUCell(5)))
     )
-    with refused("in decoder/recurrent", "carry got float32[3, 128], wanted float32[3, 5]"):
+    with refused(
+        "in decoder/recurrent",
+        "carry got float32[3, 128], wanted float32[3, 5]",
+        "encoder and decoder",
+        "as many features",
+    ):
         jax.eval_shape(wide.init, KEY, source, target, lengths)
+
+
+@pytest.mark.parametrize(
+    ("recurrent", "parts"),
+    [
+        (nn.Recurrent(nn.GRUCell(5)), ("carry got float32[2, 5], wanted a pair", "bridge=None")),
+        (
+            nn.Bidirectional(nn.LSTMCell(5), nn.GRUCell(5)),
+            ("carry got ((float32[2, 5], float32[2, 5]), float32[2, 5])", "cells of one kind"),
+        ),
+    ],
+)
+def test_carries_that_a_bridge_does_not_take(recurrent: nn.Layer, parts: tuple[str, ...]):
+    with refused("in bridge", *parts):
+        zoo.RecurrentEncoder(7, 4, recurrent=recurrent).spec(jax.ShapeDtypeStruct((2, 3), jnp.int32))
