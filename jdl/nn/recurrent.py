@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -255,13 +255,15 @@ class StackedRecurrent(Layer):
     """Recurrent layers on top of each other, ``dropout`` (a rate) on what one hands to the next.
 
     ``layers`` are cells, Recurrent or Bidirectional layers: ``StackedRecurrent(nn.LSTMCell(64), nn.LSTMCell(64),
-    dropout=0.2)``, named "0", "1", …. Called as :class:`Recurrent` is; the carry is a tuple of one for each layer.
+    dropout=0.2)``, named "0", "1", …. They may also come as ``layers=``, as from ``dataclasses.replace``. Called as
+    :class:`Recurrent` is; the carry is a tuple of one for each layer.
     """
 
     layers: tuple[Layer, ...]
     dropout: float
 
-    def __init__(self, *layers: Any, dropout: float = 0.0):
+    def __init__(self, *positional: Any, layers: Sequence[Any] = (), dropout: float = 0.0):
+        layers = (*positional, *layers)
         for index, layer in enumerate(layers):
             if not isinstance(layer, (Cell, Recurrent, Bidirectional)):
                 got = check.describe(layer)

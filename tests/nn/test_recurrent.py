@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -135,6 +136,10 @@ def test_lengths_of_few_bits_count_long_sequences():
     assert nn.last_step(x, lengths).tolist() == [[1]]
     model = nn.Recurrent(nn.RNNCell(2))
     assert np.all(np.isfinite(model(model.init(KEY, x), x, lengths=lengths)))
+    with jax.enable_x64(True):  # where other whole numbers are of 64 bits
+        x, lengths, model = np.ones((2, 3, 1)), np.array([3, 1], np.int32), nn.Bidirectional(nn.LSTMCell(2))
+        y = jax.eval_shape(lambda: nn.last_step(model(model.init(KEY, x), x, lengths=lengths), lengths))
+        assert y.dtype == np.float64
 
 
 def test_over_devices_each_takes_its_own_sequences():
@@ -235,9 +240,25 @@ def test_dropout_stands_between_the_layers_only_and_draws_for_each():
     run = jax.jit(lambda key: model.apply(*variables, X, key=key, train=True)[0])
     assert np.all(run(KEY) != 0), "nothing is dropped after the last layer"
     assert np.any(run(KEY) != run(jax.random.key(1)))
-    assert_equal(model(variables, X), nn.StackedRecurrent(cell, cell, cell)(variables, X))
-    alone = nn.StackedRecurrent(cell, dropout=0.5)
+    assert_equal(model(variables, X), dataclasses.replace(model, dropout=0.0)(variables, X))
+    alone = dataclasses.replace(model, layers=[cell])
+    assert alone == nn.StackedRecurrent(cell, dropout=0.5) and alone != dataclasses.replace(alone, dropout=0.0)
     assert_equal(alone.apply(*alone.init(KEY, X), X, train=True)[0], alone(alone.init(KEY, X), X))
+
+
+def test_a_carry_of_keys_stays_where_a_sequence_ends():
+    class Noisy(nn.Cell):
+        def initial_carry(self, x):
+            return jax.random.split(KEY, len(x))
+
+        def forward(self, net, carry, x):
+            keys = jax.vmap(jax.random.split)(carry)
+            return keys[:, 0], x + jax.vmap(jax.random.normal)(keys[:, 1])[:, None]
+
+    run = jax.jit(lambda n: nn.Recurrent(Noisy()).apply({}, {}, X, lengths=n, return_carry=True)[0])
+    (y, keys), (whole, ends) = run(LENGTHS), run(None)
+    assert_equal(y, jnp.where(F.real_steps(LENGTHS, 7)[..., None], whole, 0))
+    assert np.any(jax.random.key_data(keys) != jax.random.key_data(ends), -1).tolist() == (LENGTHS != 7).tolist()
 
 
 def test_inside_a_users_scan_over_time_equals_the_layer():
