@@ -22,7 +22,8 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # From the ground up: a part imports from the lines above its own, never from its own line or from below.
 FLOORS = (
     ("check", "extras"),
-    ("nn", "losses", "data", "programs", "progress", "saving", "schedules", "direction"),
+    ("saving",),
+    ("nn", "losses", "data", "programs", "progress", "schedules", "direction"),
     ("metrics", "zoo", "show", "trees", "decoding"),
     ("objectives", "optimizers", "checkpoints", "weights"),
     ("gradients",),

@@ -7,13 +7,15 @@ import functools
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
+from jdl import saving
 from jdl.check import InputError, describe
+from jdl.data.counts import whole
 
 PADDING, UNKNOWN = "<pad>", "<unk>"
 
@@ -23,7 +25,12 @@ def split_words(text: str) -> list[str]:
 
     White space only separates, and case stays: ``split_words("It's 3,5 m.")`` is ``["It", "'", "s", "3", ",", "5",
     "m", "."]``. Text that has been split before, with spaces between the pieces, wants ``text.split()`` instead.
+
+    Raises:
+        InputError: ``text`` is no string.
     """
+    if not isinstance(text, str):
+        raise InputError(f"text got {describe(text)}, wanted a string")
     return re.findall(r"\w+|[^\w\s]", text)
 
 
@@ -32,7 +39,8 @@ class Vocabulary:
     """Tokens numbered 0, 1, …: padding is 0, and 1 stands for every token that is not here.
 
     A token is a string: a word, a character, a piece of a word. ``vocabulary["the"]`` is its id, ``"the" in
-    vocabulary`` whether it has one of its own, ``len(vocabulary)`` how many rows an ``nn.Embedding`` needs.
+    vocabulary`` whether it has one of its own, ``len(vocabulary)`` how many rows an ``nn.Embedding`` needs; a loop over
+    it gives the tokens.
 
     Attributes:
         tokens: in the order of their ids; the first two are ``<pad>`` and ``<unk>``.
@@ -81,22 +89,29 @@ class Vocabulary:
         Raises:
             InputError: a sentence is not a sequence of strings, or one of the numbers is too small.
         """
-        first = tuple(dict.fromkeys((PADDING, UNKNOWN, *_tokens(special, "special"))))
-        if type(min_count) is not int or min_count < 1:
-            raise InputError(f"min_count got {min_count!r}, wanted a whole number of at least 1")
-        if max_size is not None and (type(max_size) is not int or max_size < len(first)):
-            raise InputError(f"max_size got {max_size!r}, wanted at least {len(first)}, for {', '.join(first)}")
-        counts = Counter(token for index, s in enumerate(sentences) for token in _tokens(s, f"sentence {index}"))
+        if isinstance(sentences, str) or not np.iterable(sentences):
+            got = f"the string {describe(sentences)}" if isinstance(sentences, str) else describe(sentences)
+            raise InputError(f"sentences got {got}, wanted many sequences of tokens")
+        first = tuple(dict.fromkeys((PADDING, UNKNOWN, *as_tokens(special, "special"))))
+        min_count = whole("min_count", min_count, 1)
+        max_size = None if max_size is None else whole("max_size", max_size, len(first))
+        counts = Counter(token for index, s in enumerate(sentences) for token in as_tokens(s, f"sentence {index}"))
         kept = sorted((token for token, count in counts.items() if count >= min_count), key=lambda t: (-counts[t], t))
         return cls(tuple(dict.fromkeys((*first, *kept)))[:max_size])
 
     def __len__(self) -> int:
         return len(self.tokens)
 
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.tokens)
+
     def __contains__(self, token: object) -> bool:
         return token in self._ids
 
     def __getitem__(self, token: str) -> int:
+        if not isinstance(token, str):
+            fix = "vocabulary.tokens[id] is the token of an id"
+            raise InputError(f"vocabulary[…] got {describe(token)}, wanted a token, a string; {fix}")
         return self._ids.get(token, self.unknown_id)
 
     def __repr__(self) -> str:
@@ -109,7 +124,7 @@ class Vocabulary:
         Raises:
             InputError: it is no sequence of strings.
         """
-        return np.array([self[token] for token in _tokens(sentence, "sentence")], np.int32)
+        return np.array([self[token] for token in as_tokens(sentence, "sentence")], np.int32)
 
     def decode(self, ids: Any) -> list[str]:
         """The tokens of ``ids [T]``, without padding.
@@ -117,55 +132,84 @@ class Vocabulary:
         Raises:
             InputError: the ids are not whole numbers ``[T]`` of this vocabulary.
         """
-        ids = _sequence(ids, "ids")
+        ids = _as_ids(ids, "ids")
         if ids.size and not (ids.min() >= 0 and ids.max() < len(self)):
             raise InputError(f"ids got {ids.min()} to {ids.max()}, wanted 0 to {len(self) - 1}, those of {self!r}")
         return [self.tokens[i] for i in ids if i != self.padding_id]
 
     def save(self, path: str | Path) -> None:
-        """Write it as JSON, ``{"tokens": […]}``."""
-        Path(path).write_text(json.dumps({"tokens": self.tokens}, ensure_ascii=False, indent=0) + "\n", "utf-8")
+        """Write it as JSON, ``{"tokens": […]}``; the file is whole or not there.
+
+        Raises:
+            InputError: the suffix is not ``.json``, or the folder does not exist.
+        """
+        text = json.dumps({"tokens": self.tokens}, ensure_ascii=False, indent=0) + "\n"
+        # Half of a surrogate pair, which UTF-8 cannot hold, is written as JSON escapes it.
+        saving.save(path, lambda beside: beside.write_text(text, "utf-8", "backslashreplace"), (".json",))
 
     @classmethod
     def load(cls, path: str | Path) -> Vocabulary:
         """Read what `save` wrote.
 
         Raises:
-            InputError: it is another file.
+            InputError: it is missing, cut off, or another file.
         """
         try:
-            tokens = json.loads(Path(path).read_text("utf-8"))["tokens"]
+            return cls(json.loads(Path(path).read_text("utf-8"))["tokens"])
+        except (FileNotFoundError, IsADirectoryError):
+            raise InputError(f"path got {str(path)!r}, where there is no file") from None
         except (ValueError, TypeError, KeyError) as error:
             raise InputError(f"{path} is no vocabulary that Vocabulary.save wrote: {error!r}") from None
-        return cls(tokens)
 
 
-def pad(sequences: Sequence[Any], length: int | None = None) -> dict[str, np.ndarray]:
+def pad(sequences: Iterable[Any], length: int | None = None) -> dict[str, np.ndarray]:
     """Sequences of ids as ``{"tokens": int32[N, T], "lengths": int32[N]}``, zeros to the right of each.
 
     T is ``length``, by default that of the longest. A recurrent layer that is given ``lengths`` sees no padding.
 
     Raises:
-        InputError: no sequences, an empty one, one longer than ``length``, or one that is not whole numbers ``[T]``.
+        InputError: no sequences, an empty one, one longer than ``length``, or one that is not whole numbers ``[T]``
+            within int32.
     """
-    rows = [_sequence(sequence, f"sequence {index}") for index, sequence in enumerate(sequences)]
-    if not rows:
-        raise InputError("pad got no sequences, wanted at least one")
+    rows = as_rows(sequences, "sequence")
     lengths = np.array([len(row) for row in rows], np.int32)
-    if empty := np.flatnonzero(lengths == 0).tolist():
-        named = ", ".join(map(str, empty[:5])) + ", …" * (len(empty) > 5)
-        raise InputError(f"pad got {len(empty)} empty of {len(rows)} sequences ({named}); leave them out")
-    longest = int(lengths.max())
-    if length is not None and longest > length:
-        fix = f"cut them first, [s[:{length}] for s in sequences], or leave the long ones out"
-        raise InputError(f"sequence {lengths.argmax()} has {longest} ids, wanted at most length={length}; {fix}")
-    tokens = np.zeros((len(rows), longest if length is None else length), np.int32)
+    if length is None:
+        length = int(lengths.max())
+    else:
+        length = whole("length", length, 1)
+        check_longest(rows, "sequence", length, f"length={length}")
+    tokens = np.zeros((len(rows), length), np.int32)
     for row, ids in zip(tokens, rows, strict=True):
         row[: len(ids)] = ids
     return {"tokens": tokens, "lengths": lengths}
 
 
-def _tokens(sentence: Any, name: str) -> Sequence[str]:
+# What translation asks of its sequences too.
+
+
+def as_rows(sequences: Iterable[Any], name: str) -> list[np.ndarray]:
+    """At least one sequence of ids, none of them empty, as ``int32[T]`` each; messages call one ``name``."""
+    if not np.iterable(sequences):
+        raise InputError(f"{name}s got {describe(sequences)}, wanted sequences of ids [T]")
+    rows = [_as_ids(ids, f"{name} {index}") for index, ids in enumerate(sequences)]
+    if not rows:
+        raise InputError(f"got no {name}s, wanted at least one")
+    if empty := [index for index, row in enumerate(rows) if not len(row)]:
+        named = ", ".join(map(str, empty[:5])) + ", …" * (len(empty) > 5)
+        raise InputError(f"got {len(empty)} empty of {len(rows)} {name}s ({named}); leave them out")
+    return rows
+
+
+def check_longest(rows: Sequence[np.ndarray], name: str, most: int, wanted: str) -> None:
+    """None of the rows has more than ``most`` ids, which a message calls ``wanted``."""
+    lengths = [len(row) for row in rows]
+    if (longest := max(lengths)) > most:
+        fix = f"cut them first, [s[:{most}] for s in {name}s], or leave the long ones out"
+        raise InputError(f"{name} {lengths.index(longest)} has {longest} ids, wanted at most {wanted}; {fix}")
+
+
+def as_tokens(sentence: Any, name: str) -> Sequence[str]:
+    """``sentence`` as it came, a sequence of strings; a message calls it ``name``."""
     if isinstance(sentence, str):
         fix = "split it first, by split_words(text), text.split(), or list(text) for characters"
         raise InputError(f"{name} got the string {describe(sentence)}, wanted a sequence of tokens; {fix}")
@@ -174,8 +218,17 @@ def _tokens(sentence: Any, name: str) -> Sequence[str]:
     return sentence
 
 
-def _sequence(ids: Any, name: str) -> np.ndarray:
-    array = np.asarray(ids)
-    if array.ndim != 1 or (array.size and not np.issubdtype(array.dtype, np.integer)):
+def _as_ids(ids: Any, name: str) -> np.ndarray:
+    """``ids`` as ``int32[T]``."""
+    try:
+        array = np.asarray(ids)
+    except ValueError:  # rows of several lengths
+        array = np.asarray(None)
+    if array.ndim == 1 and array.dtype.kind not in "iu":  # Python's ints, where NumPy's do not hold them; or nothing
+        array = np.array(list(ids), object)
+    if array.ndim != 1 or (array.dtype == object and not all(type(i) is int for i in array)):
         raise InputError(f"{name} got {describe(ids)}, wanted whole numbers [T]; Vocabulary.encode makes them")
-    return array
+    limits = np.iinfo(np.int32)
+    if (outside := array[(array < limits.min) | (array > limits.max)]).size:
+        raise InputError(f"{name} got the id {outside[0]}, wanted ids that int32 holds, at most {limits.max}")
+    return array.astype(np.int32)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import pickle
+import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -67,11 +70,57 @@ def test_saved_and_loaded(tmp_path: Path):
     assert Vocabulary.load(tmp_path / "words.json") == vocabulary
     assert "école" in (tmp_path / "words.json").read_text("utf-8")
     assert pickle.loads(pickle.dumps(vocabulary)) == vocabulary
-    for number, content in enumerate(("not json", "[1]", '{"words": []}', '{"tokens": 3}', '{"tokens": ["a", "b"]}')):
-        path = tmp_path / f"{number}.json"
-        path.write_text(content)
-        with pytest.raises(InputError, match=r"vocabulary|tokens"):
-            Vocabulary.load(path)
+
+
+def test_a_half_written_vocabulary_leaves_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path, vocabulary = tmp_path / "words.json", Vocabulary.of(SENTENCES)
+    vocabulary.save(path)
+
+    def full(self: Path, *_: Any, **__: Any) -> None:
+        self.write_bytes(b'{"tok')
+        raise OSError("no space left")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="no space"):
+        patch.setattr(Path, "write_text", full)
+        Vocabulary.of([["other"]]).save(path)
+    assert Vocabulary.load(path) == vocabulary and list(tmp_path.iterdir()) == [path]
+
+
+def test_places_where_no_vocabulary_goes(tmp_path: Path):
+    with pytest.raises(InputError, match=r"path got the suffix '', wanted \.json"):
+        Vocabulary.of(SENTENCES).save(tmp_path / "words")
+    with pytest.raises(InputError, match="does not exist; make it first"):
+        Vocabulary.of(SENTENCES).save(tmp_path / "none" / "words.json")
+
+
+def test_what_no_unicode_text_holds_is_saved(tmp_path: Path):
+    vocabulary = Vocabulary.of([[b"caf\xe9".decode("ascii", "surrogateescape")]])
+    vocabulary.save(tmp_path / "words.json")
+    assert Vocabulary.load(tmp_path / "words.json") == vocabulary
+
+
+BROKEN = [
+    "",
+    "not json",
+    '{"tokens": ["<pad>", "<un',
+    "[1]",
+    '{"words": []}',
+    '{"tokens": 3}',
+    '{"tokens": ["a", "b"]}',
+]
+
+
+@pytest.mark.parametrize("content", [*map(str.encode, BROKEN), b"\xff\xfe", None])
+def test_files_that_hold_none(tmp_path: Path, content: bytes | None):
+    path = tmp_path / "words.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=rf"{re.escape(str(path))}.*(no vocabulary that|there is no file)"):
+        Vocabulary.load(path)
+
+
+def test_a_vocabulary_gives_its_tokens_one_by_one():
+    assert list(itertools.islice(Vocabulary.of([["a"]]), 9)) == ["<pad>", "<unk>", "a"]
 
 
 @pytest.mark.parametrize(
@@ -79,8 +128,16 @@ def test_saved_and_loaded(tmp_path: Path):
     [
         (lambda: Vocabulary.of(["the cat"]), r"sentence 0 got the string 'the cat', .*split it first, by split_words"),
         (lambda: Vocabulary.of([["a"], [1]]), r"sentence 1 got \(1\), wanted a sequence of strings"),  # pyright: ignore
-        (lambda: Vocabulary.of([["a"]], min_count=0), "min_count got 0, wanted a whole number of at least 1"),
-        (lambda: Vocabulary.of([["a"]], max_size=1), "max_size got 1, wanted at least 2, for <pad>, <unk>"),
+        (lambda: Vocabulary.of([["a"]], min_count=0), "min_count got 0, wanted at least 1"),
+        (lambda: Vocabulary.of([["a"]], max_size=1), "max_size got 1, wanted at least 2"),
+        (lambda: Vocabulary.of([["a"]], max_size=0), "max_size got 0, wanted at least 2"),
+        (lambda: Vocabulary.of("the cat"), "sentences got the string 'the cat', wanted many sequences of tokens"),
+        (lambda: Vocabulary.of(None), "sentences got None, wanted many sequences of tokens"),  # pyright: ignore
+        (lambda: Vocabulary.of([["a"]], special=None), "special got None, wanted a sequence of strings"),  # pyright: ignore
+        (lambda: Vocabulary.of([["a"]])[2], r"vocabulary\[…\] got 2, wanted a token, .*vocabulary\.tokens\[id\]"),  # pyright: ignore
+        (lambda: Vocabulary.of([["a"]])[["a"]], r"vocabulary\[…\] got \('a'\), wanted a token"),  # pyright: ignore
+        (lambda: split_words(None), "text got None, wanted a string"),  # pyright: ignore
+        (lambda: split_words(b"a"), "text got b'a', wanted a string"),  # pyright: ignore
         (lambda: Vocabulary.of([["a"]], special="<start>"), "special got the string '<start>'"),
         (lambda: Vocabulary(("a", "b")), "wanted '<pad>' and '<unk>' before the others"),
         (lambda: Vocabulary(("<pad>", "<unk>", "a", "b", "a")), "tokens got 'a' twice"),
@@ -90,11 +147,23 @@ def test_saved_and_loaded(tmp_path: Path):
         (lambda: Vocabulary.of([["a"]]).decode([-1]), "ids got -1 to -1"),
         (lambda: Vocabulary.of([["a"]]).decode([[0]]), r"wanted whole numbers \[T\]"),
         (lambda: Vocabulary.of([["a"]]).decode([0.5]), r"wanted whole numbers \[T\]"),
-        (lambda: pad([]), "pad got no sequences"),
-        (lambda: pad([[1], [], [2], []]), r"pad got 2 empty of 4 sequences \(1, 3\); leave them out"),
+        (lambda: pad([]), "got no sequences"),
+        (lambda: pad([[1], [], [2], []]), r"got 2 empty of 4 sequences \(1, 3\); leave them out"),
         (lambda: pad([[1], [1, 2, 3]], 2), r"sequence 1 has 3 ids, wanted at most length=2; cut them first, \[s\[:2\]"),
         (lambda: pad([["a"]]), r"sequence 0 got \('a'\), wanted whole numbers \[T\]; Vocabulary.encode"),
         (lambda: pad([[[1]]]), r"sequence 0 got .*, wanted whole numbers \[T\]"),
+        (lambda: pad([[1], [[1], [2, 3]]]), r"sequence 1 got \(\(1\), \(2, 3\)\), wanted whole numbers \[T\]"),
+        (lambda: pad([[1], [1.0, 2.0]]), r"sequence 1 got \(1.0, 2.0\), wanted whole numbers \[T\]"),
+        (lambda: pad([[True]]), r"sequence 0 got \(True\), wanted whole numbers \[T\]"),
+        (lambda: pad([1, 2]), r"sequence 0 got 1, wanted whole numbers \[T\]"),
+        (lambda: pad(None), "sequences got None, wanted sequences of ids"),  # pyright: ignore
+        (lambda: pad([[1]], 0), "length got 0, wanted at least 1"),
+        (lambda: pad([[1], [3, 2**31]]), "sequence 1 got the id 2147483648, wanted ids that int32 holds"),
+        (lambda: pad([np.array([-(2**40)])]), "sequence 0 got the id -1099511627776"),
+        (lambda: pad([np.array([2**64 - 1], np.uint64)]), "sequence 0 got the id 18446744073709551615"),
+        (lambda: pad([[-1, 2**63]]), "sequence 0 got the id 9223372036854775808"),
+        (lambda: pad([[10**30]]), "sequence 0 got the id 10{30}"),
+        (lambda: Vocabulary.of([["a"]]).decode([2**40]), "ids got the id 1099511627776"),
     ],
 )
 def test_refused(make, message: str):
