@@ -93,6 +93,7 @@ class VariationalAutoencoder(Autoencoder):
         mean, log_variance = jnp.split(encoded, 2, -1)
         if noise is None:
             noise = jax.random.normal(net.key(), mean.shape, mean.dtype) if net.train else jnp.zeros_like(mean)
+        check.array(noise, "noise")
         check.same_shape(noise, mean, ("noise", "the means"), "draw one standard normal number for each latent")
         z = mean + jnp.exp(log_variance / 2) * noise.astype(mean.dtype)
         return Variational(_checked(net.decoder(z), x), mean, log_variance)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jdl import check, nn
+from jdl.nn.inputs import counts
 from jdl.nn.net import Net
 
 
@@ -64,9 +65,12 @@ class FromLastValue(nn.Layer):
     forecaster: nn.Layer
     target: int = 0
 
+    def __post_init__(self) -> None:
+        counts(self, "target", minimum=0)
+
     def forward(self, net: Net, x: jax.Array) -> jax.Array:
         _check_window(x)
-        if not 0 <= self.target < x.shape[-1]:
+        if self.target >= x.shape[-1]:
             got = f"target {self.target} and {check.describe(x)}"
             raise check.InputError(f"got {got}, wanted the number of one of its {x.shape[-1]} columns, from 0")
         last = x[:, -1:, self.target]

@@ -168,6 +168,6 @@ class WassersteinGAN(GAN):
 
 
 def _norms(x: jax.Array) -> jax.Array:
-    """The L2 norm of each example; its gradient at 0 is 0."""
-    squares = jnp.sum(jnp.square(x.astype(jnp.float32)), axis=tuple(range(1, x.ndim))).astype(x.dtype)
-    return jnp.where(squares > 0, jnp.sqrt(jnp.where(squares > 0, squares, 1)), 0)
+    """The L2 norm of each example, in float32 until the root is taken; its gradient at 0 is 0."""
+    squares = jnp.sum(jnp.square(x.astype(jnp.float32)), axis=tuple(range(1, x.ndim)))
+    return jnp.where(squares > 0, jnp.sqrt(jnp.where(squares > 0, squares, 1)), 0).astype(x.dtype)

@@ -176,6 +176,8 @@ def test_what_cannot_be_used_is_refused():
         dense(zoo.Autoencoder).init(KEY, x)
     with refused("the encoder made float32[2, 3], wanted an even last axis", "2·L"):
         convolutional(zoo.VariationalAutoencoder, 3).init(KEY, x)
+    with refused("noise got list ((0.0, 0.0", "wanted an array"):
+        convolutional(zoo.VariationalAutoencoder, 6).spec(x, noise=[[0.0] * 3] * 2)
     with refused("noise got float32[2, 6] and the means got float32[2, 3]"):
         convolutional(zoo.VariationalAutoencoder, 6).init(KEY, x, noise=normal(2, 6))
     with refused("input got float32[2, 3, 8, 1], whose sides the network divides by 4"):

@@ -114,13 +114,18 @@ def test_any_forecaster_stands_around_the_last_value():
             normal(5, 6, 2),
             ("target 2", "float32[5, 6, 2]", "2 col"),
         ),
-        (zoo.FromLastValue(zoo.Forecaster(4), target=-1), normal(5, 6, 2), ("target -1", "from 0")),
         (zoo.FromLastValue(zoo.Forecaster(4)), normal(5, 6), ("float32[5, 6]", "[B, T, D]")),
     ],
 )
 def test_refused(model: nn.Layer, x: jax.Array, parts: tuple[str, ...]):
     with refused(*parts):
         model.init(KEY, x)
+
+
+@pytest.mark.parametrize("target", [-1, 0.5, "sales", None])
+def test_a_target_that_numbers_no_column_is_refused(target: Any):
+    with refused(f"FromLastValue.target got {target!r}, wanted an int of at least 0"):
+        zoo.FromLastValue(zoo.Forecaster(4), target)
 
 
 def test_a_cell_alone_is_refused():

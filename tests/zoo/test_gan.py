@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from experiments.gan import criticising, passing, play, pleasing, telling_apart
-from jdl import zoo
+from jdl import nn, zoo
 from tests.golden.reading import load
 from tests.networks import assert_close
 from tests.nn.toys import KEY, normal, refused
@@ -90,6 +90,16 @@ def test_a_penalty_where_the_critic_is_flat_has_a_gradient():
     grads, aux = jax.jit(play(model, pleasing, criticising))(flat, state, {"inputs": real}, KEY)
     assert float(aux.loss) == pytest.approx(10)
     assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(grads))
+
+
+def test_a_steep_slope_fits_into_float16():
+    class Steep(nn.Layer):
+        def forward(self, net, x):
+            return 300 * x.sum((1, 2, 3))  # a gradient of 300 by each of four pixels
+
+    model, real = zoo.WassersteinGAN(nn.Reshape((2, 2, 1)), Steep(), latent=4), jnp.zeros((3, 2, 2, 1), jnp.float16)
+    slope = model(nn.Variables({}, {}), real).slope
+    assert slope.dtype == jnp.float16 and np.all(slope == 600), "whose square is above 65,504"
 
 
 @pytest.mark.parametrize(
