@@ -161,8 +161,8 @@ def _who_made_the_carry() -> Iterator[None]:
     except InputError as error:
         if error.message.startswith("carry got"):
             error.message += (
-                "; the encoder made it: give the cells of encoder and decoder one kind and as many features, or the "
-                "encoder a bridge=... to what the decoder wants (None where it reads in one direction)"
+                "; the encoder made it: give encoder and decoder cells of one kind and as many features, or the "
+                "encoder a bridge=... between them (None where it reads in one direction)"
             )
         raise
 
