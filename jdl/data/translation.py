@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from jdl.check import InputError
+from jdl.check import InputError, describe
+from jdl.data.counts import whole
 from jdl.data.dataset import Dataset
 from jdl.data.files import TextFile
 from jdl.data.registry import PARTS, Splits, register
 from jdl.data.sources import CorruptData, fetch
-from jdl.data.text import Vocabulary, pad, split_words
+from jdl.data.text import Vocabulary, as_rows, as_tokens, check_longest, pad, split_words
 
 Pairs = Sequence[tuple[str, str]]
 Split = Callable[[str], Sequence[str]]
@@ -41,10 +42,20 @@ def sequence_pairs(
     leaves out what stands behind that. S and T are those of the longest unless given.
 
     Raises:
-        InputError: another number of sources than of targets, an empty sequence, or one that is longer than S or T.
+        InputError: another number of sources than of targets, an empty sequence, one that is longer than S or T - 1, or
+            ids that are not whole numbers within int32.
     """
+    sources, targets = as_rows(sources, "source"), as_rows(targets, "target")
     if len(sources) != len(targets):
         raise InputError(f"sequence_pairs got {len(sources)} sources and {len(targets)} targets, wanted pairs")
+    start, end = whole("start", start, 0, 2**31), whole("end", end, 0, 2**31)
+    if source_length is not None:
+        most = whole("source_length", source_length, 1)
+        check_longest(sources, "source", most, f"source_length={most}")
+    if target_length is not None:
+        most = whole("target_length", target_length, 2) - 1
+        wanted = f"{most}, for target_length={target_length} holds {START} or {END} too"
+        check_longest(targets, "target", most, wanted)
     source = pad(sources, source_length)
     target = pad([[start, *ids] for ids in targets], target_length)
     ahead = pad([[*ids, end] for ids in targets], target_length)
@@ -78,11 +89,15 @@ class TranslationSplits(Splits):
         ``min_count`` in the training sentences are unknown. ``about`` are the other attributes.
 
         Raises:
-            InputError: a part without pairs, or an empty sentence.
+            InputError: a part without pairs, a pair that is not two strings, or a sentence without tokens; the message
+                names the part and the number of the pair.
         """
-        if empty := [part for part in PARTS if not sentences.get(part)]:
-            raise InputError(f"{name} has no pairs in {', '.join(empty)}; wanted some in train, validation and test")
-        tokens = {part: [(split(source), split(target)) for source, target in sentences[part]] for part in PARTS}
+        if not isinstance(sentences, Mapping):
+            raise InputError(f"sentences got {describe(sentences)}, wanted a dict of train, validation and test")
+        sentences = {part: list(sentences.get(part) or ()) for part in PARTS}
+        if empty := [part for part in PARTS if not sentences[part]]:
+            raise InputError(f"{name} got no pairs in {', '.join(empty)}, wanted some in train, validation and test")
+        tokens = {part: _split_pairs(part, sentences[part], split) for part in PARTS}
         ours, theirs = (
             Vocabulary.of((pair[side] for pair in tokens["train"]), min_count=min_count, special=special)
             for side, special in ((0, ()), (1, (START, END)))
@@ -120,8 +135,10 @@ def multi30k(
         pairs: only the first so many training pairs.
         min_count: tokens that come less often in the training sentences are unknown.
     """
-    if {source, target} != {"en", "fr"}:
+    if (source, target) not in (("en", "fr"), ("fr", "en")):
         raise InputError(f"multi30k got source={source!r} and target={target!r}, wanted 'en' and 'fr' or 'fr' and 'en'")
+    longest = None if longest is None else whole("longest", longest, 1)
+    pairs = None if pairs is None else whole("pairs", pairs, 1)
     sentences = {part: _aligned(file, (source, target), longest) for part, file in MULTI30K_FILES.items()}
     sentences["train"] = sentences["train"][:pairs]
     return TranslationSplits.of(
@@ -136,8 +153,27 @@ def multi30k(
 
 
 def join_words(tokens: Sequence[str]) -> str:
-    """A sentence of tokens: ``["l", "'", "ami", "."]`` is "l'ami."."""
-    return re.sub(r" (?=[.,;])| ?(['’-]) ?", r"\1", " ".join(tokens))
+    """A sentence of tokens: ``["l", "'", "ami", "."]`` is "l'ami.".
+
+    Raises:
+        InputError: ``tokens`` is not a sequence of strings.
+    """
+    return re.sub(r" (?=[.,;])| ?(['’-]) ?", r"\1", " ".join(as_tokens(tokens, "tokens")))
+
+
+def _split_pairs(part: str, pairs: Pairs, split: Split) -> list[tuple[Sequence[str], Sequence[str]]]:
+    """The tokens of each pair of sentences."""
+    found = []
+    for index, pair in enumerate(pairs):
+        where = f"{part} pair {index}"
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2 or not all(isinstance(text, str) for text in pair):
+            raise InputError(f"{where} got {describe(pair)}, wanted two strings (source, target)")
+        both = [as_tokens(split(text), f"{where}, as it is split,") for text in pair]
+        for side, text, tokens in zip(("source", "target"), pair, both, strict=True):
+            if not tokens:
+                raise InputError(f"{where} got the {side} {text!r}, wanted at least one token; leave the pair out")
+        found.append(tuple(both))
+    return found
 
 
 def _words(sentence: str) -> list[str]:

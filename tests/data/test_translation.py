@@ -31,10 +31,74 @@ def test_pairs_are_shifted_by_one_and_masked_behind_the_end():
 def test_pairs_that_are_none():
     with refused("sequence_pairs got 1 sources and 2 targets"):
         sequence_pairs([[5]], [[9], [8]], start=START, end=END)
-    with refused("sequence 0 has 3 ids, wanted at most length=2"):
-        sequence_pairs([[5]], [[8, 9]], start=START, end=END, target_length=2)
-    with refused("1 empty of 2 sequences"):
-        sequence_pairs([[5], []], [[8], [9]], start=START, end=END)
+    with refused("sources got None, wanted sequences of ids"):
+        sequence_pairs(None, [[9]], start=START, end=END)  # pyright: ignore[reportArgumentType]
+    with refused("target 1 got ('a'), wanted whole numbers [T]"):
+        sequence_pairs([[5], [5]], [[9], ["a"]], start=START, end=END)
+    for sources_, targets in (([[5], []], [[8], [9]]), ([[8], [9]], [[5], []])):
+        with refused(f"got 1 empty of 2 {'sources' if [] in sources_ else 'targets'} (1); leave them out"):
+            sequence_pairs(sources_, targets, start=START, end=END)
+    with refused("got no sources"):
+        sequence_pairs([], [], start=START, end=END)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"source_length": 1}, "source 1 has 2 ids, wanted at most source_length=1; cut them first, [s[:1] for s in"),
+        ({"target_length": 3}, "target 1 has 3 ids, wanted at most 2, for target_length=3 holds <start> or <end> too"),
+        ({"target_length": 1}, "target_length got 1, wanted at least 2"),
+        ({"target_length": 4.0}, "target_length got 4.0, wanted a whole number"),
+        ({"end": 2**31}, "end got 2147483648, wanted 0 to 2147483647"),
+        ({"start": "<start>"}, "start got '<start>', wanted a whole number"),
+    ],
+)
+def test_sizes_of_pairs(options: dict[str, Any], message: str):
+    chosen: dict[str, Any] = {"start": START, "end": END} | options
+    with refused(message):
+        sequence_pairs([[5], [6, 7]], [[9], [4, 5, 6]], **chosen)
+
+
+def test_pairs_of_arrays_and_their_sizes():
+    start, four = np.array([START, 4])
+    pairs = sequence_pairs([np.array([5, 6])], [np.array([4, 5, 6])], start=start, end=END, target_length=four)
+    np.testing.assert_array_equal(pairs.inputs["target"], [[START, 4, 5, 6]])
+    np.testing.assert_array_equal(pairs.targets, [[4, 5, 6, END]])
+    assert pairs.inputs["target"].dtype == np.int32
+
+
+PARTS = {"train": [("a b", "c"), ("b", "d")], "validation": [("a", "c")], "test": [("b", "d")]}
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"test": []}, "toy got no pairs in test, wanted some in train, validation and test"),
+        ({"validation": None}, "toy got no pairs in validation"),
+        ({"train": [("a", "c"), ("b", " ")]}, "train pair 1 got the target ' ', wanted at least one token"),
+        ({"test": [("", "d")]}, "test pair 0 got the source '', wanted at least one token; leave the pair out"),
+        ({"train": [("a", "c"), "bd"]}, "train pair 1 got 'bd', wanted two strings (source, target)"),
+        ({"test": [("a", "c", "d")]}, "test pair 0 got ('a', 'c', 'd'), wanted two strings"),
+        ({"test": [("a", 3)]}, "test pair 0 got ('a', 3), wanted two strings"),
+    ],
+)
+def test_sentences_that_are_no_pairs(parts: dict[str, Any], message: str):
+    with refused(message):
+        TranslationSplits.of("toy", PARTS | parts, str.split)
+
+
+def test_sentences_of_no_kind():
+    with refused("sentences got ", "wanted a dict of train, validation and test"):
+        TranslationSplits.of("toy", [("a", "b")], str.split)  # pyright: ignore[reportArgumentType]
+    with refused("train pair 0, as it is split, got the string 'A B', wanted a sequence of tokens"):
+        TranslationSplits.of("toy", PARTS, str.upper)
+    with refused("tokens got the string 'a b', wanted a sequence of tokens"):
+        join_words("a b")
+
+
+def test_sentences_may_come_one_by_one():
+    splits = TranslationSplits.of("toy", {part: iter(pairs) for part, pairs in PARTS.items()}, str.split)  # pyright: ignore[reportArgumentType]
+    assert splits.sentences == PARTS and len(splits.train) == 2
 
 
 @pytest.mark.parametrize("text", ["l'homme est là, près d'un t-shirt.", "un homme ; assis", "a man's dog"])
@@ -78,7 +142,10 @@ def test_multi30k_numbers_the_words_of_its_training_sentences(tmp_path: Path, mo
     ("options", "message"),
     [
         ({"source": "de"}, "multi30k got source='de' and target='fr', wanted 'en' and 'fr'"),
-        ({"longest": 2}, "multi30k has no pairs in train, validation, test"),
+        ({"source": ["en"]}, "multi30k got source=['en'] and target='fr', wanted 'en' and 'fr'"),
+        ({"longest": 2}, "multi30k got no pairs in train, validation, test"),
+        ({"longest": "4"}, "longest got '4', wanted a whole number"),
+        ({"pairs": -1}, "pairs got -1, wanted at least 1"),
     ],
 )
 def test_options_that_are_refused(
