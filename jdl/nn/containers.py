@@ -125,9 +125,8 @@ class Remat(_Around):
     policy: Callable[..., Any] | None = None
 
     def traverse(self, net: Net, *inputs: Any, **options: Any) -> Any:
-        if net._collecting or getattr(
-            jax.config, "jax_disable_jit", False
-        ):  # as of a scan, every value is then there to be looked at
+        # without jit, as of a scan, every value is there to be looked at
+        if net._collecting or net._scope.stores or getattr(jax.config, "jax_disable_jit", False):
             return net._inner(self.layer)(*inputs, **options)
 
         run = net._function(self.layer, options)

@@ -40,7 +40,7 @@ class Recorder(Protocol):
 class Scope:
     """What the layers of one traversal share. ``specs`` is there while collecting, ``recorder`` while looked at.
     Within ``nn.Precision`` parameters are read in the dtype ``compute``. Where it ``streams``, recurrent layers leave
-    the carry that they start from in the state.
+    the carry that they start from in the state; where it ``stores``, Remat hides nothing from the recorder.
 
     State is updated and keys are drawn in one jax trace each; None stands for nowhere.
     """
@@ -51,6 +51,7 @@ class Scope:
     recorder: Recorder | None = None
     compute: Any = None
     streams: bool = False
+    stores: bool = False
     updates: dict[Path, Tree] = dataclasses.field(default_factory=dict)
     draws: Counter[Path] = dataclasses.field(default_factory=Counter)
     state_trace: Any = dataclasses.field(default_factory=get_opaque_trace_state)

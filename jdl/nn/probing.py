@@ -15,7 +15,7 @@ from jax.extend.core import get_opaque_trace_state
 from jdl import check
 from jdl.check import InputError
 from jdl.nn.net import Recorder, merge
-from jdl.nn.settings import Settings, Tree, Variables
+from jdl.nn.settings import Settings, Tree, Variables, check_variables
 from jdl.nn.traversal import run
 
 Array = jax.Array
@@ -71,8 +71,7 @@ def probe(
     Raises:
         InputError: shifts that do not fit the uses or their outputs.
     """
-    if not isinstance(variables, tuple) or len(variables) != 2:
-        raise InputError(f"variables got {check.describe(variables)}, wanted Variables(params, state)")
+    check_variables(variables)
     recorder = Recording(shifts)
     output, state = recorded(layer, variables, inputs, options, key=key, train=train, recorder=recorder)
     return output, state, recorder.seen()

@@ -13,9 +13,9 @@ from jdl import check
 from jdl.nn import functional as F
 from jdl.nn import init, inputs
 from jdl.nn.core import Layer
-from jdl.nn.net import Net, merge
-from jdl.nn.probing import Seen, probe
-from jdl.nn.settings import Param, Variables
+from jdl.nn.net import Net, Scope, merge
+from jdl.nn.probing import Recording, Seen
+from jdl.nn.settings import Param, Settings, Variables, check_variables
 
 Array = jax.Array
 
@@ -62,17 +62,25 @@ def with_centres(model: Layer, variables: Variables, /, *inputs: Any, key: Array
     >>> jdl.fit(model, loss, optimizer, data, variables=variables)
 
     Raises:
-        InputError: the model holds no RadialBasis, or one has more units than examples or fewer than 3.
+        InputError: the model holds no RadialBasis, one has more units than examples or fewer than 3, or one runs in
+            ``nn.Repeat``, ``nn.Ensemble`` or a jax transform within a forward.
     """
+    check_variables(variables)
+    options = jax.tree.map(lambda x: jnp.asarray(x) if check.is_array(x) else x, options)
 
     @jax.jit  # on many examples, only what these layers get is kept
     def radial(variables: Variables, inputs: tuple[Any, ...]) -> list[Seen]:
-        seen = probe(model, variables, *inputs, **options)[2]
-        return [dataclasses.replace(use, output=None) for use in seen if isinstance(use.layer, RadialBasis)]
+        recorder = _Uses()
+        scope = Scope(train=False, key=None, recorder=recorder, stores=True)
+        Net(model, (), scope, *variables)(*inputs, **options)
+        return recorder.seen()
 
-    paths = dict.fromkeys(use.path for use in jax.eval_shape(radial, variables, inputs))
-    if not paths:
+    abstract = jax.eval_shape(radial, variables, inputs)
+    if not abstract:
         raise check.InputError(f"with_centres got {type(model).__name__}, which runs no nn.RadialBasis layer")
+    paths = tuple(dict.fromkeys(use.path for use in abstract))
+    for path in paths:
+        _check_examples([use for use in abstract if use.path == path])
     for index, path in enumerate(paths):  # a later one sees what those before it give with their new centres
         uses = [use for use in radial(variables, inputs) if use.path == path]
         layer: Any = uses[0].layer
@@ -81,6 +89,34 @@ def with_centres(model: Layer, variables: Variables, /, *inputs: Any, key: Array
         found = {"centres": centres, "log_widths": jnp.log(F.neighbour_widths(centres))}
         variables = Variables(*(_replaced(tree, path, found) for tree in variables))
     return variables
+
+
+class _Uses(Recording):
+    """The uses of RadialBasis in one pass."""
+
+    def start(self, path: str, layer: Settings, inputs: tuple[Any, ...]) -> tuple[int, tuple[Any, ...]]:
+        call, inputs = super().start(path, layer, inputs)
+        if call < 0 and isinstance(layer, RadialBasis):
+            raise check.InputError(
+                f"with_centres got {layer} in nn.Repeat, nn.Ensemble or a jax transform of your own, and copies of a "
+                "layer cannot be set at once; stack the variables of an Ensemble's members, each with its centres, and "
+                "write nn.Chain in place of nn.Repeat",
+                path,
+            )
+        return call, inputs
+
+    def seen(self) -> list[Seen]:
+        return [dataclasses.replace(use, output=None) for use in super().seen() if isinstance(use.layer, RadialBasis)]
+
+
+def _check_examples(uses: list[Seen]) -> None:
+    """A layer gets as many examples as it has units, and has enough units for a width."""
+    layer: Any = uses[0].layer
+    count = sum(math.prod(x.shape[:-1]) for use in uses for x in use.inputs)
+    if not 3 <= layer.units <= count:
+        fix = "a width is the distance to two other centres" if layer.units < 3 else "give more examples"
+        wanted = f"wanted 3 to {count} units, as many as there are examples; {fix}"
+        raise check.InputError(f"with_centres got {count} examples for {layer}, {wanted}", uses[0].path)
 
 
 def _replaced(tree: Any, path: str, found: dict[str, Array]) -> Any:

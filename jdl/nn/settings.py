@@ -190,6 +190,12 @@ def _from_name(value: Any) -> Any:
     return value
 
 
+def check_variables(variables: Any) -> None:
+    """``variables`` are a pair of trees."""
+    if not isinstance(variables, tuple) or len(variables) != 2:
+        raise InputError(f"variables got {check.describe(variables)}, wanted Variables(params, state)")
+
+
 def check_name(name: Any, what: str) -> None:
     """Refuse a name that the view takes for itself, or that is not one segment of a path."""
     if not isinstance(name, str) or not name or "/" in name or name.startswith("_"):

@@ -182,12 +182,12 @@ def test_one_layer_used_twice_gets_centres_among_all_that_it_gets():
     assert_close(placed.params["basis"]["centres"], F.kmeans(jax.random.fold_in(KEY, 0), x, 5))
 
 
-def test_with_centres_where_they_are_frozen_and_for_a_layer_alone():
+def test_with_centres_where_they_are_frozen_for_a_layer_alone_and_rematerialised():
     _, x = blobs()
     layer = nn.RadialBasis(5)
     placed = nn.with_centres(layer, layer.init(KEY, x), x, key=KEY)
     frozen = jdl.freeze(layer.init(KEY, x), "centres")
-    again = nn.with_centres(layer, frozen, x, key=KEY)
+    again = nn.with_centres(nn.Remat(nn.Remat(layer)), frozen, x, key=KEY)
     assert jdl.paths(again.params) == ("log_widths",) and jdl.paths(again.state) == ("centres",)
     assert_equal(again.params | again.state, placed.params)
 
@@ -212,5 +212,14 @@ def test_what_cannot_be_used_is_refused():
     with refused("with_centres got Dense, which runs no nn.RadialBasis layer"):
         nn.with_centres(model, model.init(KEY, x), x, key=KEY)
     layer = nn.RadialBasis(5)
-    with refused("clusters got 5, wanted 1 to 4"):
+    with refused("with_centres got 4 examples for RadialBasis(5), wanted 3 to 4 units", "more examples"):
         nn.with_centres(layer, layer.init(KEY, x), x, key=KEY)
+    model = nn.Chain(basis=nn.RadialBasis(2))
+    with refused("in basis: with_centres got 4 examples for RadialBasis(2)", "two other centres"):
+        nn.with_centres(model, model.init(KEY, x), x, key=KEY)
+    for copies in (nn.Repeat(nn.RadialBasis(3), 2), nn.Ensemble(nn.RadialBasis(3), 2)):
+        model = nn.Chain(basis=copies)
+        with refused("in basis: with_centres got RadialBasis(3) in nn.Repeat, nn.Ensemble", "cannot be set at once"):
+            nn.with_centres(model, model.init(KEY, x), x, key=KEY)
+    with refused("variables got {}, wanted Variables(params, state)"):
+        nn.with_centres(layer, {}, x, key=KEY)  # pyright: ignore[reportArgumentType]
