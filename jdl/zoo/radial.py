@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 
 from jdl import nn
+from jdl.nn.inputs import counts
 from jdl.nn.net import Net
 
 
@@ -20,6 +21,9 @@ class RadialBasisNetwork(nn.Layer):
 
     units: int
     outputs: int
+
+    def __post_init__(self) -> None:
+        counts(self, "units", "outputs")
 
     def forward(self, net: Net, x: jax.Array) -> jax.Array:
         x = net.child("flatten", nn.Flatten())(x)

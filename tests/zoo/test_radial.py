@@ -9,7 +9,7 @@ import jdl
 from jdl import nn, zoo
 from jdl.nn.functional import radial_basis
 from tests.golden.feedforward import assert_as_pytorch
-from tests.nn.toys import KEY, assert_close, normal
+from tests.nn.toys import KEY, assert_close, normal, refused
 
 
 def test_values_and_gradients_are_those_of_pytorch():
@@ -19,6 +19,10 @@ def test_values_and_gradients_are_those_of_pytorch():
 def test_the_standard_size():
     parameters = zoo.RadialBasisNetwork(200, 10).spec(normal(2, 8, 8, 1)).parameters
     assert parameters == 15_010 and f"{parameters:,}" in str(zoo.RadialBasisNetwork.__doc__)
+    with refused("RadialBasisNetwork.units got 0"):
+        zoo.RadialBasisNetwork(0, 10)
+    with refused("RadialBasisNetwork.outputs got -1"):
+        zoo.RadialBasisNetwork(200, -1)
 
 
 def test_far_from_every_centre_only_the_bias_is_left():
