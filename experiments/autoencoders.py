@@ -321,7 +321,7 @@ def draw(runs: dict[str, jdl.Run], made: dict[str, np.ndarray], digits: Digits) 
 def decoded(run: jdl.Run, latents: np.ndarray) -> np.ndarray:
     """What the decoder of a variational autoencoder makes of latents ``[N, L]``: grey images."""
     assert isinstance(run.model, zoo.VariationalAutoencoder)
-    return np.asarray(jax.nn.sigmoid(run.model.decoder(zoo.part(run.variables, "decoder"), latents)))
+    return np.asarray(jax.nn.sigmoid(run.model.decoder(nn.part(run.model, run.variables, "decoder"), latents)))
 
 
 def show(axes: Axes, title: str, rows: dict[Any, np.ndarray]) -> None:

@@ -35,6 +35,7 @@ from jdl.nn.functional import (
 )
 from jdl.nn.net import Net
 from jdl.nn.norm import BatchNorm, GroupNorm, InstanceNorm, LayerNorm, RMSNorm
+from jdl.nn.parts import part
 from jdl.nn.perceptron import Neuron, Perceptron
 from jdl.nn.pool import AveragePool, GlobalAveragePool, GlobalMaxPool, MaxPool
 from jdl.nn.precision import Precision
@@ -106,6 +107,7 @@ __all__ = [
     "linear",
     "log_softmax",
     "mish",
+    "part",
     "probe",
     "reglu",
     "relu",

@@ -274,7 +274,8 @@ class Net:
         if value is None:
             raise InputError(
                 f"has no array {name!r} (here stand {sorted(self._params)} in params, {sorted(self._state)} in state); "
-                "did init reach this sub-layer, or do the variables belong to another model?"
+                "did init reach this sub-layer, or do the variables belong to another model? "
+                "A sub-layer called by itself takes nn.part(model, variables, path)"
             )
         if isinstance(value, dict):
             raise InputError(

@@ -10,7 +10,6 @@ from jdl.zoo.autoencoders import (
     SparseAutoencoder,
     Variational,
     VariationalAutoencoder,
-    part,
 )
 from jdl.zoo.convolutional import ConvolutionalNet, LeNet5
 from jdl.zoo.feedforward import BinaryClassifier, DeepFeedForward, FeedForward, SimpleNet, XORNet
@@ -88,7 +87,6 @@ __all__ = [
     "max_over_time",
     "mean_over_time",
     "padded_shortcut",
-    "part",
     "projection_shortcut",
     "resize_convolution",
     "transposed_convolution",

@@ -78,7 +78,7 @@ class VariationalAutoencoder(Autoencoder):
     z = mean + exp(log_variance / 2)·noise ``[B, L]``. ``noise`` is drawn in training, 0 in evaluation unless given: an
     evidence lower bound needs ``noise [B, L]`` from a standard normal. ``VariationalAutoencoder(DenseEncoder(40),
     DenseDecoder((28, 28, 1)))`` has 20 latents and 835,384 parameters. New examples are what the decoder makes of
-    standard normal latents: ``model.decoder(part(variables, "decoder"), z)``.
+    standard normal latents: ``model.decoder(nn.part(model, variables, "decoder"), z)``.
 
     Raises InputError for an encoder of an odd width, noise of another shape, and a decoder as `Autoencoder` does.
     """
@@ -151,16 +151,6 @@ def ConvolutionalDecoder(
         activation,
         nn.ConvTranspose(channels, 3, stride=2, kernel_init=LINEAR),
     )
-
-
-def part(variables: nn.Variables, name: str) -> nn.Variables:
-    """The variables of one sub-layer, to call it by itself: ``model.encoder(part(variables, "encoder"), x)``.
-
-    Raises InputError for a name that the variables do not have.
-    """
-    if name not in variables.params:
-        raise check.InputError(f"part got {name!r}, wanted one of {sorted(variables.params)}")
-    return nn.Variables(variables.params[name], variables.state.get(name, {}))
 
 
 def _checked(reconstruction: jax.Array, x: jax.Array) -> jax.Array:

@@ -85,7 +85,7 @@ CASES = {
     ),
     "Upsample": Case(lambda: nn.Upsample(2), IMAGE),
 }  # fmt: skip
-NO_LAYERS = ("probe", "with_carry", "with_centres", "zero_shifts")
+NO_LAYERS = ("part", "probe", "with_carry", "with_centres", "zero_shifts")
 FUNCTIONS = [
     name
     for name in nn.__all__

@@ -107,7 +107,7 @@ def test_noise_is_drawn_in_training_and_zero_in_evaluation_unless_given():
         still, given = model(variables, x), model(variables, x, noise=noise)
         drawn = [model.apply(*variables, x, key=jax.random.key(k), train=True)[0] for k in (0, 1)]
         means, deviations = still.mean, jnp.exp(still.log_variance / 2)
-        decoded = [model.decoder(zoo.part(variables, "decoder"), z) for z in (means, means + deviations * noise)]
+        decoded = [model.decoder(nn.part(model, variables, "decoder"), z) for z in (means, means + deviations * noise)]
         return still, given, drawn, decoded
 
     still, given, (first, second), (at_means, at_noise) = program(variables)
@@ -137,13 +137,13 @@ def test_a_part_is_called_by_itself():
 
     @jax.jit
     def program(variables: nn.Variables) -> Any:
-        code = model.encoder(zoo.part(variables, "encoder"), x)
-        return model(variables, x), zoo.Coded(model.decoder(zoo.part(variables, "decoder"), code), code)
+        code = model.encoder(nn.part(model, variables, "encoder"), x)
+        return model(variables, x), zoo.Coded(model.decoder(nn.part(model, variables, "decoder"), code), code)
 
     whole, parts = program(variables)
     assert_close(whole, parts)
-    with refused("part got 'head'", "wanted one of ['decoder', 'encoder']"):
-        zoo.part(variables, "head")
+    with refused("in 0: Dense(5): has no array 'kernel'", "takes nn.part(model, variables, path)"):
+        model.decoder(variables, parts.code)
 
 
 def test_networks_are_values():
