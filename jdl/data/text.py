@@ -106,7 +106,7 @@ class Vocabulary:
         return iter(self.tokens)
 
     def __contains__(self, token: object) -> bool:
-        return token in self._ids
+        return isinstance(token, str) and token in self._ids
 
     def __getitem__(self, token: str) -> int:
         if not isinstance(token, str):

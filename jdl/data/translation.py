@@ -94,7 +94,9 @@ class TranslationSplits(Splits):
         """
         if not isinstance(sentences, Mapping):
             raise InputError(f"sentences got {describe(sentences)}, wanted a dict of train, validation and test")
-        sentences = {part: list(sentences.get(part) or ()) for part in PARTS}
+        if not callable(split):
+            raise InputError(f"split got {describe(split)}, wanted a function that makes tokens of a sentence")
+        sentences = {part: list(given) if np.iterable(given := sentences.get(part)) else [] for part in PARTS}
         if empty := [part for part in PARTS if not sentences[part]]:
             raise InputError(f"{name} got no pairs in {', '.join(empty)}, wanted some in train, validation and test")
         tokens = {part: _split_pairs(part, sentences[part], split) for part in PARTS}

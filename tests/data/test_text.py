@@ -38,7 +38,7 @@ def test_ids_by_frequency_then_alphabet():
     assert vocabulary.tokens == ("<pad>", "<unk>", "the", "cat", "dog", "saw", "a")
     assert (vocabulary.padding_id, vocabulary.unknown_id, len(vocabulary)) == (0, 1, 7)
     assert vocabulary["the"] == 2 and vocabulary["bird"] == 1
-    assert "cat" in vocabulary and "bird" not in vocabulary
+    assert "cat" in vocabulary and "bird" not in vocabulary and 2 not in vocabulary and ["cat"] not in vocabulary
     ids = vocabulary.encode(["a", "bird", "saw"])
     assert ids.tolist() == [6, 1, 5] and ids.dtype == np.int32
     assert vocabulary.decode([*ids, 0, 0]) == ["a", "<unk>", "saw"]

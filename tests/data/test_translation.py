@@ -75,6 +75,8 @@ PARTS = {"train": [("a b", "c"), ("b", "d")], "validation": [("a", "c")], "test"
     [
         ({"test": []}, "toy got no pairs in test, wanted some in train, validation and test"),
         ({"validation": None}, "toy got no pairs in validation"),
+        ({"validation": 3, "test": np.array([["b", "d"]])}, "toy got no pairs in validation, wanted"),
+        ({"test": np.array([["b", "d"]])}, "test pair 0 got <U1[2], wanted two strings"),
         ({"train": [("a", "c"), ("b", " ")]}, "train pair 1 got the target ' ', wanted at least one token"),
         ({"test": [("", "d")]}, "test pair 0 got the source '', wanted at least one token; leave the pair out"),
         ({"train": [("a", "c"), "bd"]}, "train pair 1 got 'bd', wanted two strings (source, target)"),
@@ -90,6 +92,8 @@ def test_sentences_that_are_no_pairs(parts: dict[str, Any], message: str):
 def test_sentences_of_no_kind():
     with refused("sentences got ", "wanted a dict of train, validation and test"):
         TranslationSplits.of("toy", [("a", "b")], str.split)  # pyright: ignore[reportArgumentType]
+    with refused("split got None, wanted a function that makes tokens of a sentence"):
+        TranslationSplits.of("toy", PARTS, None)  # pyright: ignore[reportArgumentType]
     with refused("train pair 0, as it is split, got the string 'A B', wanted a sequence of tokens"):
         TranslationSplits.of("toy", PARTS, str.upper)
     with refused("tokens got the string 'a b', wanted a sequence of tokens"):
