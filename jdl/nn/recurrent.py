@@ -37,6 +37,14 @@ class Cell(Layer):
         """The next carry, and the output of this step."""
         raise NotImplementedError(f"{type(self).__name__} has no forward(self, net, carry, x)")
 
+    def traverse(self, net: Net, *inputs: Any, **options: Any) -> Any:
+        if len(inputs) == 1 and not options:
+            raise check.InputError(
+                f"a cell got {check.describe(inputs[0])} alone, wanted (carry, x [B, D]), one step; "
+                f"a sequence [B, T, D] is for nn.Recurrent({self!r})"
+            )
+        return super().traverse(net, *inputs, **options)
+
 
 class _Hidden(Cell):
     """A cell whose input enters by one matrix product, which a sequence takes for all of its steps at once."""
@@ -52,12 +60,7 @@ class _Hidden(Cell):
     def __post_init__(self) -> None:
         inputs.counts(self, "features")
 
-    def params(self, carry: Carry, x: Any = None) -> dict[str, Param]:
-        if not check.is_array(x) or x.ndim not in (2, 3):
-            raise check.InputError(
-                f"a cell got {check.describe((carry, x))}, wanted (carry, x [B, D]), one step; "
-                f"a sequence [B, T, D] is for nn.Recurrent({self!r})"
-            )
+    def params(self, carry: Carry, x: Any) -> dict[str, Param]:
         width = self._gates * self.features
         kernels = {
             "kernel": Param((inputs.channels(x), width), self.kernel_init),

@@ -363,6 +363,9 @@ REFUSED = {
         lambda: nn.Chain(nn.Dense(2), nn.GRUCell(3)).init(KEY, X), "in 1: GRUCell(3)", "wanted (carry, x [B, D])",
         "nn.Recurrent(GRUCell(3))",
     ),
+    "a user's cell in place of a layer": (
+        lambda: Drawing()(nn.Variables({}, {}), X), "a cell got float32[4, 7, 5] alone", "nn.Recurrent(Drawing())",
+    ),
     "a carry in a list": (
         lambda: recurrent(carry=[jnp.zeros((4, 3))] * 2), "carry got list (float32", "wanted tuple (float32",
     ),
