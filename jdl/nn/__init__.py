@@ -41,7 +41,16 @@ from jdl.nn.pool import AveragePool, GlobalAveragePool, GlobalMaxPool, MaxPool
 from jdl.nn.precision import Precision
 from jdl.nn.probing import Seen, probe, zero_shifts
 from jdl.nn.radial import RadialBasis, with_centres
-from jdl.nn.recurrent import Bidirectional, Cell, GRUCell, LSTMCell, Recurrent, RNNCell, StackedRecurrent
+from jdl.nn.recurrent import (
+    Bidirectional,
+    BidirectionalCarry,
+    Cell,
+    GRUCell,
+    LSTMCell,
+    Recurrent,
+    RNNCell,
+    StackedRecurrent,
+)
 from jdl.nn.settings import Function, Param, Variables
 from jdl.nn.shape import Flatten, Reshape, Resize, Upsample
 from jdl.nn.spec import Row, Spec
@@ -52,6 +61,7 @@ __all__ = [
     "AveragePool",
     "BatchNorm",
     "Bidirectional",
+    "BidirectionalCarry",
     "Cell",
     "Chain",
     "Conv",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -227,11 +227,18 @@ class Recurrent(Layer):
         )
 
 
+class BidirectionalCarry(NamedTuple):
+    """The carry of a :class:`Bidirectional`: of the cell that starts at the beginning, and of the other."""
+
+    forwards: Carry
+    backwards: Carry
+
+
 class Bidirectional(Layer):
     """Two cells along a sequence, one from each end: ``x [B, T, D]`` to ``[B, T, H + H']`` (Schuster & Paliwal 1997).
 
     ``backwards`` is the cell that starts at the end, by default one like the first. Called as :class:`Recurrent` is;
-    the carry is a pair. Parameters: those of the cells, under ``forwards`` and ``backwards``.
+    the carry is a :class:`BidirectionalCarry`. Parameters: those of the cells, under ``forwards`` and ``backwards``.
     """
 
     forwards: Cell
@@ -251,7 +258,7 @@ class Bidirectional(Layer):
         y, a = ahead(x, lengths, first, return_carry=True)
         z, b = behind(x, lengths, second, return_carry=True)
         both = jnp.concatenate([y, z], axis=-1)
-        return (both, (a, b)) if return_carry else both
+        return (both, BidirectionalCarry(a, b)) if return_carry else both
 
 
 class StackedRecurrent(Layer):

@@ -35,7 +35,13 @@ from jdl.zoo.resnet import (
     padded_shortcut,
     projection_shortcut,
 )
-from jdl.zoo.sequence_to_sequence import LuongAttention, RecurrentDecoder, RecurrentEncoder, SequenceToSequence
+from jdl.zoo.sequence_to_sequence import (
+    Bridge,
+    LuongAttention,
+    RecurrentDecoder,
+    RecurrentEncoder,
+    SequenceToSequence,
+)
 from jdl.zoo.text import TextNet, both_ends, max_over_time, mean_over_time
 from jdl.zoo.unet import DoubleConvolution, UNet
 from jdl.zoo.vision_transformer import EncoderBlock, VisionTransformer, ViTBase
@@ -46,6 +52,7 @@ __all__ = [
     "BasicBlock",
     "BinaryClassifier",
     "Bottleneck",
+    "Bridge",
     "Coded",
     "ConvolutionalDecoder",
     "ConvolutionalEncoder",

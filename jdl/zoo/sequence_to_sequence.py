@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -37,38 +38,42 @@ class LuongAttention(nn.Layer):
 
 
 class Bridge(nn.Layer):
-    """One carry to write from, of the pair that a bidirectional layer ends with: tanh of a dense layer on both.
+    """A carry to write from, of one to which a sequence was read: both ways become one, by tanh of a dense layer.
 
-    Leaves ``[B, H]`` and ``[B, H']`` become ``[B, H]``; the two of an LSTM have a dense layer each. Raises InputError
-    for what is not a pair, and for a pair whose carries differ in more than their widths.
+    Every :class:`jdl.nn.BidirectionalCarry` in it becomes one carry, its leaves ``[B, H]`` and ``[B, H']`` one of
+    ``[B, H]``, each by a dense layer of its own, named "0", "1", …. What was read in one direction stays as it is.
+    Raises InputError for two directions whose carries differ in more than their widths.
     """
 
-    def forward(self, net: nn.Net, carries: tuple[Carry, Carry]) -> Carry:
-        if not isinstance(carries, tuple) or len(carries) != 2:
-            fix = "an encoder that reads in one direction has bridge=None"
-            raise InputError(f"carry got {check.describe(carries)}, wanted a pair, one of each direction; {fix}")
-        (first, structure), (second, other) = map(jax.tree.flatten, carries)
-        if structure != other:
-            fix = "read both ways with cells of one kind, or give the encoder a bridge=... of your own for these"
-            raise InputError(f"carry got {check.describe(carries)}, wanted a pair of one structure; {fix}")
-        both = [jnp.concatenate(pair, -1) for pair in zip(first, second, strict=True)]
-        dense = [net.child(str(i), nn.Dense(leaf.shape[-1])) for i, leaf in enumerate(first)]
-        return jax.tree.unflatten(structure, [jnp.tanh(d(x)) for d, x in zip(dense, both, strict=True)])
+    def forward(self, net: nn.Net, carry: Carry) -> Carry:
+        names = map(str, itertools.count())
+
+        def merge(part: Any) -> Any:
+            if not isinstance(part, nn.BidirectionalCarry):
+                return part
+            (first, structure), (second, other) = map(jax.tree.flatten, part)
+            if structure != other:
+                fix = "read both ways with cells of one kind, or give the encoder a bridge=... of your own for these"
+                raise InputError(f"carry got {check.describe(part)}, wanted a pair of one structure; {fix}")
+            both = [jnp.concatenate(pair, -1) for pair in zip(first, second, strict=True)]
+            dense = [net.child(next(names), nn.Dense(leaf.shape[-1])) for leaf in first]
+            return jax.tree.unflatten(structure, [jnp.tanh(d(x)) for d, x in zip(dense, both, strict=True)])
+
+        return jax.tree.map(merge, carry, is_leaf=lambda part: isinstance(part, nn.BidirectionalCarry))
 
 
 class RecurrentEncoder(nn.Layer):
     """Reads: ids ``[B, S]`` of ``lengths [B]`` to a memory of every step ``[B, S, M]``, and a carry to write from.
 
-    The carry is what ``bridge`` makes of the last one of ``recurrent``: by default one of the pair of
-    ``nn.Bidirectional``, by a :class:`Bridge`. Give ``bridge=None`` to hand it on as it is, as of an ``nn.Recurrent``,
-    or a layer ``carry -> carry`` of your own. In training, ``dropout`` of that rate on the vectors of the ids.
+    The carry is what ``bridge``, a layer ``carry -> carry``, makes of the last one of ``recurrent``. In training,
+    ``dropout`` of that rate on the vectors of the ids.
     """
 
     vocabulary_size: int
     features: int
     _: dataclasses.KW_ONLY
     recurrent: nn.Layer = nn.Bidirectional(nn.GRUCell(128))
-    bridge: nn.Layer | None = Bridge()
+    bridge: nn.Layer = Bridge()
     dropout: float = 0.0
 
     def forward(self, net: nn.Net, tokens: Array, lengths: Array | None = None) -> tuple[Array, Carry]:
@@ -76,7 +81,7 @@ class RecurrentEncoder(nn.Layer):
         x = net.child("embedding", nn.Embedding(self.vocabulary_size, self.features))(tokens)
         x = net.child("drop", nn.Dropout(self.dropout))(x)
         memory, carry = net.recurrent(x, lengths, return_carry=True)
-        return memory, carry if self.bridge is None else net.bridge(carry)
+        return memory, net.bridge(carry)
 
 
 class RecurrentDecoder(nn.Layer):
@@ -162,7 +167,7 @@ def _who_made_the_carry() -> Iterator[None]:
         if error.message.startswith("carry got"):
             error.message += (
                 "; the encoder made it: give encoder and decoder cells of one kind and as many features, or the "
-                "encoder a bridge=... between them (None where it reads in one direction)"
+                "encoder a bridge=... between them"
             )
         raise
 

@@ -86,6 +86,7 @@ CASES: dict[str, Case] = {
     "BasicBlock": Case(lambda: zoo.BasicBlock(2), lambda: normal(2, 3, 3, 2)),
     "BinaryClassifier": Case(lambda: zoo.BinaryClassifier(), lambda: normal(2, 10)),
     "Bottleneck": Case(lambda: zoo.Bottleneck(2, 2, shortcut=zoo.padded_shortcut), lambda: normal(2, 4, 4, 2)),
+    "Bridge": Case(lambda: zoo.Bridge(), lambda: {"carry": nn.BidirectionalCarry(normal(2, 3), normal(2, 2))}),
     "ConvolutionalNet": Case(lambda: zoo.ConvolutionalNet(2, flattened=None), lambda: normal(2, 4, 4, 1)),
     "DCGANDiscriminator": Case(lambda: zoo.DCGANDiscriminator(2), lambda: normal(3, 8, 8, 1)),
     "DCGANGenerator": Case(lambda: zoo.DCGANGenerator(2, size=1), lambda: normal(3, 4)),

@@ -107,7 +107,7 @@ def test_cells_can_be_swapped():
     ids = jax.ShapeDtypeStruct((2, 3), jnp.int32)
     params = network(nn.LSTMCell).spec(ids, ids).params
     assert set(params["encoder"]["bridge"]) == {"0", "1"}, "one for h, one for c"
-    ahead = zoo.RecurrentEncoder(7, 4, recurrent=nn.Recurrent(nn.RNNCell(5)), bridge=None)
+    ahead = zoo.RecurrentEncoder(7, 4, recurrent=nn.Recurrent(nn.RNNCell(5)))
     decoder = zoo.RecurrentDecoder(9, 4, recurrent=nn.Recurrent(nn.RNNCell(5)))
     assert set(zoo.SequenceToSequence(ahead, decoder).spec(ids, ids).params["encoder"]) == {"embedding", "recurrent"}
 
@@ -155,16 +155,17 @@ def test_what_is_refused():
         jax.eval_shape(wide.init, KEY, source, target, lengths)
 
 
-@pytest.mark.parametrize(
-    ("recurrent", "parts"),
-    [
-        (nn.Recurrent(nn.GRUCell(5)), ("carry got float32[2, 5], wanted a pair", "bridge=None")),
-        (
-            nn.Bidirectional(nn.LSTMCell(5), nn.GRUCell(5)),
-            ("carry got ((float32[2, 5], float32[2, 5]), float32[2, 5])", "cells of one kind"),
-        ),
-    ],
-)
-def test_carries_that_a_bridge_does_not_take(recurrent: nn.Layer, parts: tuple[str, ...]):
-    with refused("in bridge", *parts):
-        zoo.RecurrentEncoder(7, 4, recurrent=recurrent).spec(jax.ShapeDtypeStruct((2, 3), jnp.int32))
+def test_of_stacked_layers_each_hands_its_two_directions_on_as_one():
+    cell, ids = nn.LSTMCell(5), jax.ShapeDtypeStruct((2, 3), jnp.int32)
+    both = nn.StackedRecurrent(nn.Bidirectional(cell), nn.Bidirectional(cell))
+    encoder = zoo.RecurrentEncoder(7, 4, recurrent=both)
+    decoder = zoo.RecurrentDecoder(9, 4, recurrent=nn.StackedRecurrent(cell, cell))
+    spec = zoo.SequenceToSequence(encoder, decoder).spec(ids, ids)
+    assert set(spec.params["encoder"]["bridge"]) == {"0", "1", "2", "3"}
+    assert spec.output.shape == (2, 3, 9)
+
+
+def test_directions_of_other_cells_have_no_common_carry():
+    encoder = zoo.RecurrentEncoder(7, 4, recurrent=nn.Bidirectional(nn.LSTMCell(5), nn.GRUCell(5)))
+    with refused("in bridge", "((float32[2, 5], float32[2, 5]), float32[2, 5])", "cells of one kind"):
+        encoder.spec(jax.ShapeDtypeStruct((2, 3), jnp.int32))
