@@ -51,6 +51,7 @@ MNIST = "MNIST, official 10,000 test"
 CANCER = 'breast cancer, 569 × 10 "worst", 5 folds'
 DIABETES = "diabetes, 442 × 10, 5 folds"
 GATES = "the four inputs of a gate"
+CIFAR = "JPEG copies of CIFAR-10: 9,000 to train, 10,000 test"
 SST2 = "SST-2, official 1,821 test sentences"
 ETTH1, POLLUTION = "ETTh1, oil temperature, 24 hours ahead", "Beijing, PM2.5, 24 hours ahead"
 ROWS = (
@@ -200,6 +201,13 @@ ROWS = (
         "Apple, daily returns, 5 days ahead",
         "aapl, GRU/mse",
         beside=("aapl, linear/mse", "aapl, price as it is/mse", "aapl, mean return/mse"),
+    ),
+    Row(
+        "resnet",
+        CIFAR,
+        "ResNet-20/above the small CNN",
+        at_least=0,
+        beside=("ResNet-20/accuracy", "small CNN/accuracy", "ConvolutionalNet/accuracy"),
     ),
     Row("sentiment", SST2, "TextNet/accuracy", at_least=0.78, beside=("TextNet, literal/accuracy",)),
     Row(
