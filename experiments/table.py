@@ -209,6 +209,31 @@ ROWS = (
         at_least=0,
         beside=("ResNet-20/accuracy", "small CNN/accuracy", "ConvolutionalNet/accuracy"),
     ),
+    Row("denoise", CIFAR, "U-Net/gain", at_least=5, beside=("non-local means/gain", "noisy images/psnr")),
+    Row(
+        "copy_translate",
+        "strings of 5 to 20 letters backwards, 1,000 unseen",
+        "reversal, attention/test exact",
+        at_least=0.99,
+        beside=("reversal, no attention/test exact",),
+    ),
+    Row(
+        "copy_translate",
+        "dates in 12 forms as ISO 8601, 1,000 unseen",
+        "dates, attention/test exact",
+        at_least=0.99,
+        beside=("dates, no attention/test exact",),
+    ),
+    Row(
+        "copy_translate",
+        "Multi30k, English to French, 5,000 short pairs to train, test_2016",
+        "en-fr, attention/test BLEU, beams",
+        beside=(
+            "en-fr, attention/test BLEU, greedy",
+            "en-fr, no attention/test BLEU, beams",
+            "en-fr, no attention/test BLEU, greedy",
+        ),
+    ),
     Row("sentiment", SST2, "TextNet/accuracy", at_least=0.78, beside=("TextNet, literal/accuracy",)),
     Row(
         "sentiment",
