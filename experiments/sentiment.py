@@ -162,7 +162,7 @@ def draw(runs: dict[str, jdl.Run], data: TextSplits, record: Record) -> None:
     figures.style(learning, "accuracy in validation")
     figures.style(reach, "gradient that reaches the words")
     learning.set_xlabel("epoch", fontsize=8, color=figures.QUIET)
-    learning.xaxis.get_major_locator().set_params(integer=True)
+    learning.set_xticks([row["epoch"] for row in runs[LITERAL].history])
     reach.set_xlabel("steps of padding after the last word", fontsize=8, color=figures.QUIET)
     reach.set_yscale("log")
     for colour, (name, run) in zip(figures.COLOURS, runs.items(), strict=False):
