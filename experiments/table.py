@@ -234,6 +234,36 @@ ROWS = (
             "en-fr, no attention/test BLEU, greedy",
         ),
     ),
+    *(
+        Row(
+            "gan",
+            MNIST,
+            f"{name}/distance_of_the_bar",
+            at_most=1,
+            beside=(
+                f"{name}/Fréchet_distance",
+                "real training digits/Fréchet_distance",
+                "ten repeated digits/Fréchet_distance",
+                "noisy class means/Fréchet_distance",
+            ),
+        )
+        for name in ("DCGAN", "WGAN-GP")
+    ),
+    *(
+        Row(
+            "gan",
+            MNIST,
+            f"{name}/coverage_of_the_bar",
+            at_least=1,
+            beside=(
+                f"{name}/coverage",
+                "real training digits/coverage",
+                "ten repeated digits/coverage",
+                "noisy class means/coverage",
+            ),
+        )
+        for name in ("DCGAN", "WGAN-GP")
+    ),
     Row("sentiment", SST2, "TextNet/accuracy", at_least=0.78, beside=("TextNet, literal/accuracy",)),
     Row(
         "sentiment",
