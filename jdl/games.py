@@ -13,7 +13,7 @@ from jdl.check import InputError
 from jdl.gradients import Gradient
 from jdl.nn.paths import label, matches, paths
 from jdl.nn.settings import Tree
-from jdl.objectives import Aux, Batch, Objective
+from jdl.objectives import Aux, Batch, Objective, joint_weight
 
 Array = jax.Array
 Players = tuple[tuple[str, Objective], ...]
@@ -42,7 +42,8 @@ class game(Gradient):
 
     Raises:
         InputError: what is no objective; two players of one name; and, while tracing, a pattern that owns nothing, a
-            parameter that nobody owns, a metric name used twice, or a state array that two players change.
+            player that is frozen, a parameter that nobody owns, a metric name used twice, or a state array that two
+            players change.
     """
 
     players: Mapping[str, Objective] | Players
@@ -75,6 +76,7 @@ class game(Gradient):
         return self.players  # pyright: ignore[reportReturnType]
 
     def __call__(self, params: Tree, state: Tree, batch: Batch, key: Array | None) -> tuple[Tree, Aux]:
+        _check_none_frozen(self._players, params, state)
         owners = jax.tree.leaves(_owners(self._players)(params))
         leaves, structure = jax.tree.flatten(params)
         grads: list[Any] = list(leaves)
@@ -114,6 +116,17 @@ class Report(Objective):
         return aux.loss, aux
 
 
+def _check_none_frozen(players: Players, params: Tree, state: Tree) -> None:
+    """Every player has something to train; ``freeze`` moves parameters into the state."""
+    trained, kept = paths(params), paths(state)
+    for pattern, _ in players:
+        if any(matches(pattern, name) for name in kept) and not any(matches(pattern, name) for name in trained):
+            raise InputError(
+                f"the player {pattern!r} is frozen: all that it matches stands in the state; leave it out of the game, "
+                "whose other players still see its network"
+            )
+
+
 def _owners(players: Players) -> Any:
     return label({pattern: pattern for pattern, _ in players})
 
@@ -133,14 +146,10 @@ def _together(players: Players, reports: list[Aux], state: Tree) -> Aux:
         if both := metrics.keys() & new.keys():
             raise InputError(f"two players of a game report the metrics {sorted(both)}; give one another name")
         metrics |= new
-    weights = [aux.weight for aux in reports if aux.weight is not None]
-    one = weights[0] if weights else None
-    same = all(isinstance(weight, float) and weight == one for weight in weights)
     loss: Any = sum(aux.loss for aux in reports)
-    if same:
-        return Aux(loss, one, _state_of(players, reports, state), metrics)
-    terms = tuple(term for aux in reports for term in aux.terms or (aux.mean,))
-    return Aux(loss, tuple(weights), _state_of(players, reports, state), metrics, terms)
+    weight = joint_weight([objective for _, objective in players], reports)
+    means = tuple(term for aux in reports for term in aux.terms or (aux.mean,))
+    return Aux(loss, weight, _state_of(players, reports, state), metrics, means if isinstance(weight, tuple) else ())
 
 
 def _state_of(players: Players, reports: list[Aux], old: Tree) -> Tree:

@@ -98,7 +98,7 @@ class accumulate(_Transformed):
     dice) and layers with batch statistics see microbatches, not the batch.
 
     Raises:
-        InputError: the batch does not divide, or terms of a sum have weights of their own.
+        InputError: the batch does not divide, or terms of a sum, or players of a game, have weights of their own.
     """
 
     microbatches: int
@@ -340,8 +340,8 @@ def merge_reports(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
 def _one_weight(aux: Aux) -> Array:
     if isinstance(aux.weight, tuple):
         raise InputError(
-            "got a sum of terms that average over weights of their own, which parts of a batch cannot reproduce; "
-            "add the losses before supervised(...), or leave masks out"
+            "got terms of a sum, or players of a game, that average over weights of their own, which parts of a batch "
+            "cannot reproduce; let all average by one mask, supervised(..., mask=...), or leave masks out"
         )
     return jnp.asarray(1.0 if aux.weight is None else aux.weight, jnp.float32)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -215,7 +215,7 @@ class Sum(Objective):
         b, aux_b = self.second(params, aux_a.state, batch, other, train)
         if both := aux_a.metrics.keys() & aux_b.metrics.keys():
             raise InputError(f"two terms of a sum report the metrics {sorted(both)}; give one another name=")
-        metrics, weight = aux_a.metrics | aux_b.metrics, _joint_weight(aux_a.weight, aux_b.weight)
+        metrics, weight = aux_a.metrics | aux_b.metrics, joint_weight((self.first, self.second), (aux_a, aux_b))
         terms = (*_means(aux_a), *_means(aux_b)) if isinstance(weight, tuple) else ()
         return a + b, Aux(a + b, weight, aux_b.state, metrics, terms)
 
@@ -353,9 +353,25 @@ def _means(aux: Aux) -> tuple[Any, ...]:
     return aux.terms or (aux.mean,)
 
 
-def _joint_weight(a: Any, b: Any) -> Any:
-    """One weight where there is one: a term without any joins the other, equal batch sizes are one."""
-    if a is None or b is None:
-        return b if a is None else a
-    known = isinstance(a, float) and isinstance(b, float) and a == b
-    return a if known else (a, b)
+def joint_weight(objectives: Sequence[Objective], reports: Sequence[Aux]) -> Any:
+    """One weight where there is one: equal batch sizes and one and the same mask are, and who has none joins."""
+    weights = [aux.weight for aux in reports if aux.weight is not None]
+    if len(weights) < 2:
+        return weights[0] if weights else None
+    if all(isinstance(weight, float) for weight in weights):
+        same = len(set(weights)) == 1
+    else:
+        masks = frozenset().union(*map(_masks, objectives))
+        same = len(masks) == 1 and all(check.is_array(weight) for weight in weights)
+    return weights[0] if same else tuple(weights)
+
+
+def _masks(objective: Objective) -> frozenset[Any]:
+    """The selectors of the masks by which an objective averages; of one that is not known, something like no other."""
+    if isinstance(objective, Sum):
+        return _masks(objective.first) | _masks(objective.second)
+    if isinstance(objective, Scaled):
+        return _masks(objective.objective)
+    if isinstance(objective, Penalty):
+        return frozenset()
+    return frozenset({objective.mask if isinstance(objective, Supervised) else object()})

@@ -218,7 +218,7 @@ def test_losses_that_average_over_other_examples_add_up():
     wanted = [jdl.evaluate(one, START, data)["loss"] for one in (these, those)]
     assert [scores["first_loss"], scores["others_loss"]] == pytest.approx(wanted, rel=1e-6)
     assert scores["loss"] == pytest.approx(sum(wanted), rel=1e-6)
-    with pytest.raises(InputError, match="average over weights of their own"):
+    with pytest.raises(InputError, match="players of a game, that average over weights of their own"):
         jax.eval_shape(jdl.accumulate(players, 2), *START, data, KEY)
 
 
@@ -245,14 +245,22 @@ def test_a_game_goes_on_from_a_checkpoint_to_the_same_bits(tmp_path):
 def test_microbatches_accumulate_to_the_whole_batch():
     model = nn.Chain(a=nn.Dense(4), b=nn.Dense(3))
     params, state = model.init(KEY, DATA["inputs"])
-    players = jdl.game({"a/**": classify(model), "b/**": 0.5 * classify(model)})
+    players = jdl.game({"a/**": classify(model), "b/**": 0.5 * classify(model) + jdl.l2()})
     both = (jdl.accumulate(players, microbatches=3), players)
+    data = DATA | {"mask": jnp.arange(24) % 3 > 0}  # both average by it, so it is one weight
     (parts, of_parts), (whole, of_whole) = jax.jit(lambda *given: [one(*given) for one in both])(
-        params, state, DATA, KEY
+        params, state, data, KEY
     )
+    assert of_parts.weight == of_whole.weight == 16
     assert_close(parts, whole, 1e-5)
     assert_close(of_parts.loss, of_whole.loss, 1e-5)
     assert_close(of_parts.metrics["a_loss"].compute(), of_whole.metrics["a_loss"].compute(), 1e-5)
+
+
+def test_a_frozen_player_is_to_be_left_out():
+    frozen = jdl.freeze(START, "first/**")
+    with pytest.raises(InputError, match=r"'first/\*\*' is frozen: .*leave it out of the game"):
+        jax.eval_shape(jdl.game(PLAYERS), *frozen, DATA, KEY)
 
 
 def test_equal_games_are_equal():

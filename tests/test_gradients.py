@@ -68,13 +68,14 @@ def test_sum_of_terms_with_their_own_masks_is_refused():
     half = jnp.arange(12) < 6
     batch = BATCH | {"mask": half, "other": ~half}
     objective = classify(MODEL) + classify(MODEL, mask="other", metrics=[])
-    with pytest.raises(InputError, match=r"weights of their own.*add the losses before supervised"):
+    with pytest.raises(InputError, match=r"terms of a sum.*weights of their own.*average by one mask"):
         jdl.accumulate(jdl.gradient(objective), 2)(*VARIABLES, batch, KEY)
     with pytest.raises(InputError, match="weights of their own"):
         jdl.clip_per_example(objective, 1.0)(*VARIABLES, batch, None)
     same = classify(MODEL) + classify(MODEL)  # both average over the same 12 examples
     whole = jdl.gradient(same)(*VARIABLES, BATCH, KEY)[0]
     assert_close(jdl.accumulate(jdl.gradient(same), 2)(*VARIABLES, BATCH, KEY)[0], whole, 2e-6)
+    assert jax.eval_shape(same, *VARIABLES, batch, KEY, True)[1].weight.shape == (), "and so by one mask"
 
 
 @pytest.mark.parametrize(
