@@ -55,7 +55,10 @@ class Precision(_Around):
         if net._collecting:
             net._declare(inputs, options)
         inputs, options = _cast((inputs, options), self.compute)
-        return _cast(net._inner(self.layer, compute=self.compute)(*inputs, **options), self.output)
+        inner, own = net._inner(self.layer, compute=self.compute), self.state()
+        # at one path with the layer's own state, of which Repeat and Ensemble count the copies
+        inner._state = {name: value for name, value in net._state.items() if name not in own}
+        return _cast(inner(*inputs, **options), self.output)
 
 
 def _cast(tree: Any, dtype: str) -> Any:

@@ -259,6 +259,16 @@ def test_composes(name):
     assert_close(to_input, plain_to_input, 5e-2)
 
 
+@pytest.mark.parametrize("copies", [nn.Repeat, nn.Ensemble])
+def test_the_loss_scale_is_not_taken_for_a_part_of_the_copies(copies):
+    x, layer = normal(2, 6), copies(nn.Dropout(0.5), 2)
+    model = nn.Precision(layer, "float16")
+    variables = model.init(KEY, x)
+    y, state = jax.eval_shape(model.apply, *variables, x)
+    assert y == jax.eval_shape(layer.apply, {}, {}, x)[0]
+    assert shapes(state) == shapes(variables.state)
+
+
 def test_dropout_drops_the_same_entries():
     x = jnp.ones((64, 6))
     want = nn.Dropout(0.5).apply({}, {}, x, key=KEY, train=True)[0]
