@@ -115,7 +115,7 @@ def beam_search(
         gained = jnp.where(search.done[..., None], only_end, _log_softmax(logits))
         scores = search.scores[..., None] + gained  # [B, K, V]
         penalty = ((5.0 + search.next_lengths.astype(jnp.float32)) / 6.0) ** length_penalty
-        flat = len(start), beams * vocabulary
+        flat = start.shape[0], beams * vocabulary
         _, best = jax.lax.top_k((scores / penalty[..., None]).reshape(flat), beams)
         parent, token = best // vocabulary, best % vocabulary
         scores = jnp.take_along_axis(scores.reshape(flat), best, 1)
@@ -123,7 +123,7 @@ def beam_search(
         return search.extended(search.carry, token, scores, end)
 
     one = jnp.where(jnp.arange(beams) == 0, 0.0, -jnp.inf)  # all beams are alike at first: only one counts
-    scores = jnp.broadcast_to(one, (len(start), beams)).astype(jnp.float32)
+    scores = jnp.broadcast_to(one, (start.shape[0], beams)).astype(jnp.float32)
     carry, start = jax.tree.map(lambda x: jnp.repeat(x[:, None], beams, 1), (carry, start))
     return _run(advance, _Search.begin(carry, start, scores, end, length), like)
 
@@ -193,17 +193,18 @@ def _check(step: Step, carry: Carry, start: Array) -> tuple[int, Any]:
     check.array(start, "start", fix)
     check.integer(start, "start", "tokens are numbers: start.astype(jnp.int32)")
     check.rank(start, 1, "int[B], the first token of each sequence", "start", fix)
+    batch = start.shape[0]
     for leaf in jax.tree.leaves(carry):
         check.array(leaf, "carry")
         if leaf.shape[:1] != start.shape:
-            raise InputError(f"carry got {check.describe(leaf)}, wanted [{len(start)}, ...] as there are start tokens")
+            raise InputError(f"carry got {check.describe(leaf)}, wanted [{batch}, ...] as there are start tokens")
     made = jax.eval_shape(step, carry, start.astype(jnp.int32))
     if not isinstance(made, tuple) or len(made) != 2:
-        raise InputError(f"the step gives {check.describe(made)}, wanted a pair (carry, logits [{len(start)}, V])")
+        raise InputError(f"the step gives {check.describe(made)}, wanted a pair (carry, logits [{batch}, V])")
     after, logits = made
-    if not check.is_array(logits) or logits.ndim != 2 or len(logits) != len(start):
+    if not check.is_array(logits) or logits.ndim != 2 or logits.shape[0] != batch:
         fix = "; take the only step of [B, 1, V] by logits[:, 0]" if getattr(logits, "ndim", 0) == 3 else ""
-        raise InputError(f"the step gives logits {check.describe(logits)}, wanted [{len(start)}, V]{fix}")
+        raise InputError(f"the step gives logits {check.describe(logits)}, wanted [{batch}, V]{fix}")
     if not jnp.issubdtype(logits.dtype, jnp.floating):
         fix = "logits are scores of every token, not the token that is chosen"
         raise InputError(f"the step gives logits {check.describe(logits)}, wanted a floating dtype; {fix}")

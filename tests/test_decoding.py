@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import export
 
 import jdl
 from jdl.check import InputError
@@ -197,6 +198,17 @@ def test_what_cannot_be_searched(step: Any, start: Any, options: dict[str, Any],
     for search in (jdl.beam_search,) if beam else (jdl.beam_search, jdl.greedy_search):
         with pytest.raises(InputError, match=message):
             search(step, jnp.zeros((3, 5)), start, **({"end": 2, "length": 3} | options))
+
+
+def test_a_batch_of_unknown_size_can_be_exported():
+    tokens = jax.ShapeDtypeStruct(export.symbolic_shape("b"), jnp.int32)
+
+    def step(carry: Any, tokens: jax.Array) -> tuple[Any, jax.Array]:
+        return carry, jax.nn.one_hot(tokens, VOCABULARY)
+
+    for search in (jdl.greedy_search, jdl.beam_search):
+        found = jax.eval_shape(functools.partial(search, step, (), end=END, length=LENGTH), tokens)
+        assert found.tokens.shape[0] == tokens.shape[0]
 
 
 def test_an_end_token_that_is_traced_is_refused():

@@ -130,7 +130,7 @@ class GAN(Layer):
         check.floating(real, "images", "scale them as the generator's: x / 127.5 - 1")
         if noise is None:
             key = net.key() if net.train else jax.random.key(0)
-            noise = jax.random.normal(key, (len(real), self.latent), real.dtype)
+            noise = jax.random.normal(key, (real.shape[0], self.latent), real.dtype)
         images = net.generator(noise)
         fix = channels_last_or("set the generator's size and channels", real)
         check.same_shape(real, images, ("real images", "made ones"), fix)
@@ -159,12 +159,25 @@ class WassersteinGAN(GAN):
     def forward(self, net: Net, real: jax.Array, noise: jax.Array | None = None) -> Criticised:
         images = self.make(net, real, noise)
         scores = net.discriminator(real), net.discriminator(images)
-        share = jnp.full((len(real),) + (1,) * (real.ndim - 1), 0.5, real.dtype)
+        share = jnp.full((real.shape[0],) + (1,) * (real.ndim - 1), 0.5, real.dtype)
         if net.train:
             share = jax.random.uniform(net.key(), share.shape, share.dtype)
         between = share * real + (1 - share) * images
-        gradient = jax.grad(lambda x: jnp.sum(net.discriminator(x)))(between)
-        return Criticised(*scores, images, _norms(gradient))
+        return Criticised(*scores, images, _norms(self._gradient(net, between)))
+
+    def _gradient(self, net: Net, x: jax.Array) -> jax.Array:
+        """Of the critic's values by its images, each by its own."""
+        key = net.key() if net.train else None  # drawn here, as nothing may be drawn inside of a gradient
+        try:
+            return jax.grad(lambda x: jnp.sum(net.discriminator(x, key=key)))(x)
+        except check.InputError as error:
+            if error.message.startswith("updates its state"):
+                error.message = (
+                    "updates its state, in the critic of a WassersteinGAN, whose penalty is of single images: batch "
+                    "statistics would mix them; take zoo.DCGANDiscriminator(norm=None), or a norm of single images "
+                    "such as nn.LayerNorm()"
+                )
+            raise
 
 
 def _norms(x: jax.Array) -> jax.Array:

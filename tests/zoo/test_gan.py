@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import export
 
 from experiments.gan import criticising, passing, play, pleasing, telling_apart
 from jdl import nn, zoo
@@ -16,6 +18,7 @@ from tests.networks import assert_close
 from tests.nn.toys import KEY, normal, refused
 
 GOLDEN = load("gan")
+KEYS = KEY, jax.random.key(1)
 MODELS = {
     "GAN": zoo.GAN(zoo.DCGANGenerator(2, 2), zoo.DCGANDiscriminator(2, depth=2), latent=3),
     "WassersteinGAN": zoo.WassersteinGAN(zoo.DCGANGenerator(2, 2), zoo.DCGANDiscriminator(2, None, depth=2), latent=3),
@@ -83,6 +86,28 @@ def test_noise_is_drawn_in_training_and_is_always_the_same_in_evaluation():
     assert_close(fixed, given)
 
 
+def test_a_critic_may_draw_where_its_slope_is_taken():
+    critic = nn.Chain(nn.Flatten(), nn.Dropout(0.5), lambda x: x.sum(1))
+    model = zoo.WassersteinGAN(nn.Reshape((4, 4, 1)), critic, latent=16)
+    apply = jax.jit(functools.partial(model.apply, {}, {}, train=True))
+    real = np.zeros((3, 4, 4, 1), np.float32)
+    kept = np.stack(
+        [apply(real, key=key)[0].slope ** 2 / 4 for key in KEYS]
+    )  # every pixel that is kept has a slope of 2
+    assert_close(kept, np.round(kept))
+    assert np.ptp(kept) > 0 and np.any(kept[0] != kept[1]), "each image has a mask of its own, and each pass"
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_batch_of_unknown_size_can_be_exported(name: str):
+    model, real = MODELS[name], GOLDEN["real"]
+    (size,) = export.symbolic_shape("b")
+    variables = jax.eval_shape(model.init, KEY, real)
+    for shapes in ([real.shape[1:]], [real.shape[1:], (3,)]):
+        arrays = [jax.ShapeDtypeStruct((size, *shape), jnp.float32) for shape in shapes]
+        assert jax.eval_shape(model, variables, *arrays).fake.shape == (size,)
+
+
 def test_a_penalty_where_the_critic_is_flat_has_a_gradient():
     model, real = MODELS["WassersteinGAN"], jnp.asarray(GOLDEN["real"])
     params, state = model.init(KEY, real)
@@ -112,6 +137,7 @@ def test_a_steep_slope_fits_into_float16():
         (lambda: zoo.DCGANGenerator(2).spec(normal(2, 3, 3)), "[B, D]"),
         (lambda: MODELS["GAN"].spec(normal(2, 28, 28, 1)), "set the generator's size and channels"),
         (lambda: MODELS["GAN"].spec(np.zeros((2, 8, 8, 1), np.uint8)), "x / 127.5 - 1"),
+        (lambda: zoo.WassersteinGAN(discriminator=zoo.DCGANDiscriminator(2)).spec(normal(2, 28, 28, 1)), "norm=None"),
         (lambda: zoo.DCGANGenerator(0), "width"),
         (lambda: zoo.GAN(latent=0), "latent"),
     ],
