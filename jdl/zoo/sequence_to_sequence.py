@@ -24,17 +24,24 @@ class LuongAttention(nn.Layer):
 
     Step t sees Σ_s a_ts m_s, where a_t is the softmax over s of q_t · W m_s, over the first ``lengths [B]`` of S
     ("general" scores of Luong et al. 2015, arXiv:1508.04025). Parameter: ``project/kernel [M, H]``. The weights a
-    ``[B, T, S]`` are the output of the sub-layer ``weights``, which :func:`jdl.nn.probe` shows.
+    ``[B, T, S]`` are the output of the sub-layer ``weights``, which :func:`jdl.nn.probe` shows. Raises InputError for
+    lengths outside of 1 to S, which under jit give NaN; what stands in the padding has no part in anything.
     """
 
     def forward(self, net: nn.Net, queries: Array, memory: Array, lengths: Array | None = None) -> Array:
+        if lengths is not None:
+            F.check_lengths(lengths, memory)
+            memory = F.without_padding(memory, lengths)
         keys = net.child("project", nn.Dense(queries.shape[-1], bias=False))(memory)
         scores = jnp.einsum("bth,bsh->bts", queries, keys)
         if lengths is not None:
-            F.check_lengths(lengths, memory)
-            real = jnp.arange(memory.shape[1]) < lengths[:, None]
-            scores = jnp.where(real[:, None], scores, -jnp.inf)
-        return jnp.einsum("bts,bsm->btm", net.child("weights", nn.softmax)(scores), memory)
+            real = F.real_steps(lengths, memory.shape[1])[:, None]
+            # the lowest finite number, so that a row of nothing real has a softmax and a gradient
+            scores = jnp.where(real, scores, jnp.finfo(scores.dtype).min)
+        seen = jnp.einsum("bts,bsm->btm", net.child("weights", nn.softmax)(scores), memory)
+        if lengths is None:
+            return seen
+        return jnp.where(F.possible_lengths(lengths, memory.shape[1])[:, None, None], seen, jnp.nan)
 
 
 class Bridge(nn.Layer):

@@ -13,7 +13,7 @@ import pytest
 import jdl
 from jdl import nn, zoo
 from tests.golden import reading
-from tests.nn.toys import KEY, assert_close, refused
+from tests.nn.toys import KEY, assert_close, assert_equal, normal, refused
 
 load = functools.cache(reading.load)
 
@@ -101,6 +101,23 @@ def test_a_search_writes_what_the_network_finds_likeliest():
     real = np.arange(found.tokens.shape[2]) < found.lengths[:, :1]
     picked = np.take_along_axis(np.asarray(answers()["log-probabilities"]), np.asarray(found.tokens[:, 0, :, None]), -1)
     assert_close(np.sum(np.where(real, picked[..., 0], 0), 1), found.scores[:, 0])
+
+
+def test_attention_reads_no_padding_and_says_under_jit_which_length_is_impossible():
+    layer, lengths = zoo.LuongAttention(), jnp.array([2, 4, 9])
+    kernel, queries, memory = normal(6, 4), normal(3, 2, 4), normal(3, 5, 6)
+
+    @jax.jit
+    @functools.partial(jax.grad, argnums=(0, 1, 2), has_aux=True)
+    def program(kernel: Any, queries: Any, memory: Any, lengths: Any) -> Any:
+        seen = layer.apply({"project": {"kernel": kernel}}, {}, queries, memory, lengths)[0]
+        return jnp.sum(jnp.where(jnp.isnan(seen), 0, seen) ** 2), seen
+
+    torn = memory.at[0, 2:].set(jnp.nan).at[1, 4:].set(jnp.inf)
+    gradient, seen = program(kernel, queries, memory, lengths)
+    assert np.all(np.isfinite(seen[:2])) and np.all(np.isnan(seen[2]))
+    assert all(np.all(np.isfinite(leaf)) for leaf in gradient)
+    assert_equal(program(kernel, queries, torn, lengths), (gradient, seen))
 
 
 def test_cells_can_be_swapped():
