@@ -282,6 +282,16 @@ def test_several_labels_at_once_are_as_many_decisions() -> None:
     assert_close(metrics.accuracy(LOGITS, one_hot, mask).compute(), (LOGITS.argmax(-1) == LABELS)[2:].mean())
 
 
+def test_a_row_with_nan_is_wrong_in_every_metric() -> None:
+    spoilt = np.array(LOGITS)
+    spoilt[:, -1] = np.nan
+    for outputs, targets in ((spoilt, LABELS), (np.full_like(SCORES, np.nan), BITS)):
+        assert float(metrics.accuracy(outputs, targets)) == float(metrics.f1(outputs, targets)) == 0
+        counts = np.asarray(metrics.confusion_matrix(outputs, targets).compute())
+        assert counts.sum() == N and np.trace(counts) == 0
+    assert float(metrics.top_k(1)(spoilt, LABELS)) == 0
+
+
 def test_top_k_takes_the_first_of_equal_logits() -> None:
     flat, labels = jnp.zeros((4, 4)), jnp.arange(4)
     assert [float(metrics.top_k(k)(flat, labels)) for k in (1, 2, 4)] == [0.25, 0.5, 1.0]

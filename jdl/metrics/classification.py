@@ -1,4 +1,4 @@
-"""Metrics of classes. Binary ones decide at a logit of 0; several classes by the largest logit."""
+"""Metrics of classes. Binary ones decide at a logit of 0; several classes by the largest logit; NaN is never right."""
 
 from __future__ import annotations
 
@@ -162,12 +162,14 @@ def _labels(outputs: Array, targets: Array, mask: Array | None) -> tuple[Array, 
 
 
 def _decisions(outputs: Array, targets: Array, mask: Array | None) -> tuple[Array, Array, int]:
-    """Decided and true classes (bool for binary) and the number of classes."""
+    """Decided and true classes (bool for binary) and the number of classes; a NaN decides for the next to the true."""
     if _is_binary(outputs, targets):
         logits, truth = inputs.binary(outputs, targets, mask)
-        return logits > 0, truth > 0.5, 2
+        truth = truth > 0.5
+        return jnp.where(jnp.isnan(logits), ~truth, logits > 0), truth, 2
     logits, labels = _labels(outputs, targets, mask)
-    return jnp.argmax(logits, -1).astype(labels.dtype), labels, logits.shape[-1]
+    classes, decided = logits.shape[-1], jnp.argmax(logits, -1).astype(labels.dtype)
+    return jnp.where(jnp.isnan(logits).any(-1), (labels + 1) % classes, decided), labels, classes
 
 
 def _is_binary(outputs: Any, targets: Any) -> bool:
