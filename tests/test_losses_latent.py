@@ -101,6 +101,14 @@ def test_masked_targets_are_not_looked_at():
     jax.tree.map(np.testing.assert_array_equal, ours, wanted)
 
 
+def test_a_masked_divergence_may_overflow():
+    of = jax.jit(jax.value_and_grad(lambda latent: losses.gaussian_kl(*latent, MASK)))
+    _, mean, log_variance = OUTPUTS
+    spoilt = (mean.at[3].set(1e30), log_variance.at[3].set(200.0))
+    (ours, gradient), (wanted, _) = of(spoilt), of((mean, log_variance))
+    assert ours == wanted and jnp.isfinite(jnp.stack(gradient)).all()
+
+
 def test_sparsity_is_zero_at_its_target_and_finite_at_both_ends():
     code = jnp.full((6, 4), 0.2)
     assert abs(losses.kl_sparsity(code, target=0.2)) < 1e-6

@@ -32,7 +32,7 @@ def values(outputs: Array, targets: Array, mask: Array | None) -> tuple[Array, A
     elif targets.shape == (*outputs.shape, 1):
         fix = "use targets[..., 0]"
     check.same_shape(outputs, targets, ("outputs", "targets"), fix)
-    return outputs, _looked_at(jnp.asarray(targets).astype(outputs.dtype), mask)
+    return outputs, looked_at(jnp.asarray(targets).astype(outputs.dtype), mask)
 
 
 def binary(outputs: Array, targets: Array, mask: Array | None) -> tuple[Array, Array]:
@@ -71,9 +71,9 @@ def class_targets(outputs: Array, targets: Array, mask: Array | None) -> tuple[A
         check_labels(targets, outputs.shape[-1], mask)
         targets = jnp.asarray(targets).astype(jnp.int32)
         # A negative label would count from the last class; out of range it gives NaN and no gradient.
-        return outputs, _looked_at(jnp.where(targets < 0, outputs.shape[-1], targets), mask), True
+        return outputs, looked_at(jnp.where(targets < 0, outputs.shape[-1], targets), mask), True
     if targets.shape == outputs.shape:
-        return outputs, _looked_at(jnp.asarray(targets).astype(outputs.dtype), mask), False
+        return outputs, looked_at(jnp.asarray(targets).astype(outputs.dtype), mask), False
     trailing_one = targets.shape == (*outputs.shape[:-1], 1)
     fix = "use targets[..., 0]" if trailing_one else "the last axis of outputs is the classes"
     wanted = f"labels {list(outputs.shape[:-1])} or one-hot {list(outputs.shape)}"
@@ -160,6 +160,6 @@ def _known(x: Any, mask: Any) -> np.ndarray | None:
     return x
 
 
-def _looked_at(targets: Array, mask: Array | None) -> Array:
+def looked_at(targets: Array, mask: Array | None) -> Array:
     """0 in place of what the mask hides: 0 times the derivative of a NaN would be NaN."""
     return targets if mask is None else jnp.where(spread(mask, targets.shape).astype(bool), targets, 0)

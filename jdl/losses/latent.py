@@ -59,6 +59,8 @@ def gaussian_kl(mean: Array, log_variance: Array, mask: Array | None = None, red
     """
     mean, log_variance = inputs.predictions(mean, "mean"), inputs.predictions(log_variance, "log_variance")
     check.same_shape(mean, log_variance, ("mean", "log_variance"), "each latent has one of both")
+    _check_mask(mask)
+    mean, log_variance = inputs.looked_at(mean, mask), inputs.looked_at(log_variance, mask)  # exp may overflow
     each = (jnp.square(mean) + jnp.expm1(log_variance) - log_variance) / 2
     return reduce(jnp.sum(each, tuple(range(1, each.ndim))), mask, reduction)
 
