@@ -27,6 +27,8 @@ SENTENCES = [["the", "cat", "saw", "the", "dog"], ["a", "dog", "saw", "the", "ca
         ("  well-made \n\t(2nd) ", ["well", "-", "made", "(", "2nd", ")"]),
         ("<pad> snake_case", ["<", "pad", ">", "snake_case"]),
         ("", []),
+        ("हिन्दी भाषा।", ["हिन्दी", "भाषा", "।"]),  # marks of Unicode stay on their letters
+        ("ที่นี่ cafe\u0301s!\u0301a", ["ที่นี่", "cafe\u0301s", "!\u0301", "a"]),
     ],
 )
 def test_split_words(text: str, words: list[str]):
@@ -99,7 +101,16 @@ def test_what_no_unicode_text_holds_is_saved(tmp_path: Path):
     assert Vocabulary.load(tmp_path / "words.json") == vocabulary
 
 
+def test_a_character_as_two_surrogates_is_not_saved(tmp_path: Path):
+    halves = Vocabulary.of([["\ud83d", "\ude00"]])
+    halves.save(tmp_path / "words.json")
+    assert Vocabulary.load(tmp_path / "words.json") == halves
+    with pytest.raises(InputError, match=r"tokens got '\\ud83d\\ude00', with a character as two surrogates; join"):
+        Vocabulary.of([["\ud83d\ude00"]]).save(tmp_path / "words.json")
+
+
 BROKEN = [
+    "[" * 100_000,
     "",
     "not json",
     '{"tokens": ["<pad>", "<un',
