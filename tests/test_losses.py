@@ -350,6 +350,7 @@ BAD: dict[str, tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any], str]] 
     "smoothing of 1": (losses.cross_entropy, (X, LABELS), {"label_smoothing": 1.0}, "at least 0.0 and below 1.0"),
     "delta of 0": (losses.huber, (X, X), {"delta": 0}, "delta got 0, wanted more than 0"),
     "dice without pixels": (losses.dice, (B, B), {}, r"wanted \[B, ...\] with at least one axis of pixels"),
+    "dice of one-hot": (losses.dice, (X[None], EYE[None]), {}, r"all add up to 1, .*give labels: targets.argmax\(-1\)"),
     "pair of one": (losses.contrastive, (X, BITS), {}, r"wanted \(first, second\), each \[B, D\]"),
     "triplet of two sizes": (losses.triplet, ((X, X, X[:3]),), {}, "anchor got .* and negative got .* equal shapes"),
     "flat embeddings": (losses.info_nce, ((B, B),), {}, r"first got float32\[32\], wanted \[B, D\]"),

@@ -123,6 +123,19 @@ def check_shares(targets: Array, mask: Array | None) -> None:
         )
 
 
+def check_region(targets: Array, mask: Array | None) -> None:
+    """Known targets ``[B, ..., C]`` of one region are not rows that all add up to 1, which classes do."""
+    known = _known(targets, mask)
+    if known is None or known.size == 0 or targets.ndim < 3 or targets.shape[-1] < 2:
+        return
+    if np.allclose(known.astype(np.float32).sum(-1), 1, atol=1e-2):
+        fix = "give labels: targets.argmax(-1); or, if they are pixels of one region, flatten both to [B, -1]"
+        raise check.InputError(
+            f"targets got {check.describe(targets)}, whose rows all add up to 1, as one-hot classes do, wanted one "
+            f"region of that shape; {fix}"
+        )
+
+
 def check_signs(targets: Array, mask: Array | None) -> None:
     """Known targets are -1 or 1."""
     known = _known(targets, mask)

@@ -58,6 +58,7 @@ def _regions(outputs: Array, targets: Array, mask: Array | None) -> tuple[Array,
     else:
         logits, truth = inputs.binary(outputs, targets, mask)
         inputs.check_range(targets, mask, 0, 1, "1 inside the region, 0 outside")
+        inputs.check_region(targets, mask)
         probabilities, truth = jax.nn.sigmoid(logits)[..., None], truth[..., None]
     if probabilities.ndim < 3:
         raise check.InputError(
