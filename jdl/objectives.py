@@ -283,10 +283,15 @@ def masked(function: Callable[..., Any], outputs: Any, targets: Any, mask: Array
         return function(outputs, targets)
     if _takes_mask(function):
         return function(outputs, targets, mask=mask)
+    name, fix = getattr(function, "__name__", repr(function)), "give it an argument mask=None"
+    if mask.ndim != 1:
+        raise InputError(
+            f"{name} takes no mask, and this one is {check.describe(mask)}, not one weight an example; {fix}"
+        )
     examples = jax.tree.map(lambda x: jnp.expand_dims(x, 1), (outputs, targets))
     values = jax.vmap(function)(*examples)
     if not check.is_array(values) or values.shape != mask.shape:
-        raise InputError(f"{function!r} takes no mask and returns no scalar for a batch; give it an argument mask=None")
+        raise InputError(f"{name} takes no mask and returns no scalar for a batch; {fix}")
     weight = jnp.asarray(mask, values.dtype)
     total = jnp.sum(weight)
     return jnp.sum(jnp.where(weight != 0, weight * values, 0)) / jnp.where(total != 0, total, 1)

@@ -194,6 +194,10 @@ named_loss.__name__ = "loss"
             lambda: loss_of(jdl.supervised(MODEL, jdl.losses.configured(jdl.losses.cross_entropy, reduction="none"))),
             "wanted a scalar; use reduction='mean'",
         ),
+        (
+            lambda: loss_of(jdl.supervised(MODEL, squared), BATCH | {"mask": jnp.ones((12, 2))}),
+            r"squared takes no mask, and this one is float32\[12, 2\], not one weight an example; give it .*mask=None",
+        ),
         (lambda: loss_of(classify(MODEL), BATCH | {"targets": BATCH["targets"][:5]}), "batch"),
         (lambda: loss_of(classify(MODEL), BATCH | {"targets": BATCH["targets"] + 2}), "4|range"),
         (lambda: loss_of(classify(MODEL), BATCH | {"targets": BATCH["targets"].astype(jnp.float32)}), "float32"),
