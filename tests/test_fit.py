@@ -288,6 +288,7 @@ def test_lbfgs_compiles_once():
         (lambda: fit(mlp(), classify(mlp()), metrics=[jdl.metrics.accuracy]), "give them to supervised"),
         (lambda: fit(mlp(), jdl.vector_field(lambda p, s, b, k: None), validation=HELD_OUT), "no objective"),
         (lambda: jdl.fit(mlp(), LOSS, 1e-3, (X, Y), epochs=1), "optax"),
+        (lambda: jdl.fit(mlp(), LOSS, {"**": OPTIMIZER}, (X, Y), epochs=1), r"a dict of .*multi_transform.*label"),
     ],
 )
 def test_bad_input(make, message):
