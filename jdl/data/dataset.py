@@ -211,9 +211,10 @@ def _check_finite(path: str, leaf: np.ndarray) -> None:
     if len(bad):
         first = ", ".join(map(str, bad[0]))
         count = "1 value that is" if len(bad) == 1 else f"{len(bad)} values that are"
-        raise InputError(
-            f"{path} got {describe(leaf)} with {count} NaN or infinite, the first at [{first}]; fill or drop them first"
-        )
+        fix = "fill or drop them first"
+        if path == "targets":
+            fix = "fill those that are missing, np.nan_to_num(targets), and give mask=np.isfinite(targets) beside them"
+        raise InputError(f"{path} got {describe(leaf)} with {count} NaN or infinite, the first at [{first}]; {fix}")
 
 
 def _leaves(arrays: Any, path: str = "") -> list[tuple[str, np.ndarray]]:

@@ -24,8 +24,8 @@ def windows(series: Any, length: int, horizon: int, *, stride: int = 1, before: 
     """Examples of forecasting: ``inputs [N, length, D]``, and as ``targets [N, horizon]`` the steps that follow them.
 
     The series, anything that `Dataset.of` takes, holds ``inputs [T, D]`` and ``targets [T]`` in the order of time, and
-    where targets are missing a ``mask [T]``, which becomes ``[N, horizon]``. Windows begin ``stride`` steps apart. They
-    are views: nothing is copied for them.
+    where targets are missing any number in place of them and a ``mask [T]`` of 0, which becomes ``[N, horizon]``.
+    Windows begin ``stride`` steps apart. They are views: nothing is copied for them.
 
     No window leaves the series, so that of parts cut one after another none sees into the next. ``before``, the part
     that came before this one, lends its last ``length`` steps as inputs; then the first window forecasts the first

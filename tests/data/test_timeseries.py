@@ -87,6 +87,10 @@ def test_a_series_is_whatever_a_dataset_is_made_of():
         (lambda: windows(series(9), 6, 3, before=series(5)), "before got 5 steps, wanted at least the .* window, 6"),
         (lambda: windows(series(9), 6, 3, before=series(9, columns=1)), r"before got \{inputs: float32\[9, 1\]"),
         (lambda: windows(series(9), 6, 3, before=series(9, masked=True)), r"before got .*mask: float32\[9\]\}, wanted"),
+        (
+            lambda: windows((np.zeros((9, 1)), np.full(9, np.nan)), 2, 1),
+            r"in series: targets got .*9 values that are NaN .*nan_to_num\(targets\), and give mask=",
+        ),
         (lambda: windows(windows(series(9), 4, 2), 2, 1), r"series got \{inputs: float32\[4, 4, 2\].*targets \[T\]"),
         (lambda: windows(np.zeros((9, 2)), 2, 1), r"series got \{inputs: float64\[9, 2\]\}, .*\(x, x\[:, 0\]\)"),
         (lambda: windows(np.zeros(9), 2, 1), r"series got .*\(x\[:, None\], x\)"),
