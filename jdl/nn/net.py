@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import inspect
 import math
 import zlib
 from collections import Counter
@@ -19,6 +18,7 @@ from jax.extend.core import get_opaque_trace_state
 from jdl import check
 from jdl.check import InputError
 from jdl.nn.settings import Param, Settings, Tree, Variables, as_layer, check_name
+from jdl.nn.signatures import declarations, refusal
 
 Array = jax.Array
 Path = tuple[str, ...]
@@ -148,6 +148,9 @@ class Net:
             else:
                 output = self._layer.traverse(net, *inputs, **options)
         except Exception as error:
+            if isinstance(error, TypeError) and (refused := refusal(self._layer, inputs, options)) is not None:
+                self._locate(refused)
+                raise refused from error
             self._locate(error)
             raise
         if recorder is not None:
@@ -245,8 +248,8 @@ class Net:
 
     def _declare(self, inputs: tuple[Any, ...], options: dict[str, Any]) -> None:
         """Collect this layer's declarations, or hold the arrays at hand against them."""
-        params = _declarations(self._layer.params, inputs, options)
-        state = _declarations(self._layer.state, inputs, options)
+        params = declarations(self._layer.params, inputs, options)
+        state = declarations(self._layer.state, inputs, options)
         for name in [*params, *state]:
             check_name(name, "a parameter")
         if wrong := [name for name, spec in (params | state).items() if not isinstance(spec, Param)]:
@@ -329,26 +332,6 @@ def _where(path: Path, layer: Settings) -> str:
     text = repr(layer)
     text = text if len(text) <= 60 else type(layer).__name__
     return f"{'/'.join(path)}: {text}" if path else text
-
-
-def _declarations(declare: Callable[..., dict[str, Param]], inputs: tuple[Any, ...], options: dict[str, Any]) -> dict:
-    """Call ``params`` or ``state`` with as many of the inputs, and those options, as its signature takes."""
-    count, names = _signature(declare.__func__)  # pyright: ignore[reportFunctionMemberAccess]
-    taken = options if names is None else {name: options[name] for name in names if name in options}
-    declared = declare(*inputs[:count], **taken)
-    if not isinstance(declared, dict):
-        raise InputError(f"declares {check.describe(declared)}, wanted a dict of name to nn.Param")
-    return declared
-
-
-@functools.cache
-def _signature(function: Callable[..., Any]) -> tuple[int | None, tuple[str, ...] | None]:
-    kinds = inspect.Parameter
-    parameters = list(inspect.signature(function).parameters.values())[1:]
-    positional = [p for p in parameters if p.kind in (kinds.POSITIONAL_ONLY, kinds.POSITIONAL_OR_KEYWORD)]
-    every = any(p.kind is kinds.VAR_POSITIONAL for p in parameters)
-    names = None if any(p.kind is kinds.VAR_KEYWORD for p in parameters) else tuple(p.name for p in parameters)
-    return (None if every else len(positional)), names
 
 
 def _enter(specs: Tree, tree: Tree) -> None:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jdl import check, nn
 from jdl.nn.inputs import counts
 from jdl.nn.net import Net
+from jdl.zoo.sequences import check_recurrent
 
 
 class LinearForecaster(nn.Layer):
@@ -42,10 +43,7 @@ class Forecaster(nn.Layer):
     linear: nn.Layer | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.recurrent, nn.Cell):
-            raise check.InputError(
-                f"Forecaster.recurrent got {self.recurrent}, a cell; wanted nn.Recurrent({self.recurrent})"
-            )
+        check_recurrent(self)
 
     def forward(self, net: Net, x: jax.Array) -> jax.Array:
         linear = net.child("linear", self.linear or LinearForecaster(self.horizon))(x)

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jdl import check, nn
 from jdl.check import InputError
 from jdl.nn import functional as F
+from jdl.zoo.sequences import check_recurrent
 
 Array = jax.Array
 Carry = Any
@@ -83,11 +84,14 @@ class RecurrentEncoder(nn.Layer):
     bridge: nn.Layer = Bridge()
     dropout: float = 0.0
 
+    def __post_init__(self) -> None:
+        check_recurrent(self)
+
     def forward(self, net: nn.Net, tokens: Array, lengths: Array | None = None) -> tuple[Array, Carry]:
         _check_ids(tokens, "source")
         x = net.child("embedding", nn.Embedding(self.vocabulary_size, self.features))(tokens)
         x = net.child("drop", nn.Dropout(self.dropout))(x)
-        memory, carry = net.recurrent(x, lengths, return_carry=True)
+        memory, carry = net.recurrent(x, lengths=lengths, return_carry=True)
         return memory, net.bridge(carry)
 
 
@@ -106,6 +110,9 @@ class RecurrentDecoder(nn.Layer):
     recurrent: nn.Layer = nn.Recurrent(nn.GRUCell(128))
     attention: nn.Layer | None = LuongAttention()
     dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_recurrent(self)
 
     def forward(
         self, net: nn.Net, tokens: Array, carry: Carry, memory: Array, lengths: Array | None = None

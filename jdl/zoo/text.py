@@ -12,6 +12,8 @@ import jax.numpy as jnp
 from jdl import check, nn
 from jdl.nn import functional as F
 from jdl.nn.net import Net
+from jdl.nn.streaming import streams
+from jdl.zoo.sequences import check_recurrent
 
 Array = jax.Array
 Summary = Callable[[Array, Array | None], Array]
@@ -78,7 +80,8 @@ class TextNet(nn.Layer):
     but the longest sentences is padding, and the network has to carry what it read through all of it.
 
     Parameters, for V words of E features: V E + 4 · 128 (E + 128 + 1) + 129; 10,000 words of 100 have 1,117,377.
-    Raises InputError for ids of another rank or dtype, and for lengths outside of 1 to T.
+    Raises InputError for ids of another rank or dtype, for lengths outside of 1 to T, and in ``nn.with_carry`` for a
+    summary but ``nn.last_step``, which alone needs none of the steps before.
     """
 
     vocabulary_size: int
@@ -89,9 +92,17 @@ class TextNet(nn.Layer):
     head: nn.Layer = nn.Dense(1)
     dropout: float = 0.0
 
+    def __post_init__(self) -> None:
+        check_recurrent(self)
+
     def forward(self, net: Net, tokens: Array, lengths: Array | None = None) -> Array:
         check.rank(tokens, 2, "[B, T], the ids of one sentence a row", "tokens", "one sentence is tokens[None]")
         drop = net.child("drop", nn.Dropout(self.dropout))
         words = drop(net.child("embedding", nn.Embedding(self.vocabulary_size, self.features))(tokens))
-        steps = net.recurrent(words, lengths)
+        steps = net.recurrent(words) if lengths is None else net.recurrent(words, lengths=lengths)
+        if streams(net) and self.summary is not nn.last_step:
+            raise check.InputError(
+                f"summary got {nn.Function(self.summary)}, which would be of the steps of one call alone; stream with "
+                "nn.last_step, or give all of a sentence at once"
+            )
         return net.head(drop(self.summary(steps, lengths)))

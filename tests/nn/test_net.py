@@ -228,6 +228,36 @@ def test_options_masks_and_named_inputs():
     assert Several()(variables, X, context=normal(4, 7)).shape == (4, 3)
 
 
+LENGTHS = jnp.array([1, 2])
+
+
+@pytest.mark.parametrize(
+    ("layer", "inputs", "options", "message"),
+    [
+        (Linear(3), (X, X), {}, "in Linear(3): takes 1 input (x), got 2: (float32[4, 3], float32[4, 3])"),
+        (Linear(3), (X,), {"x": X}, "takes 1 input (x), got 2"),
+        (nn.Remat(Linear(3)), (X,), {"mask": X}, "got mask, which Linear does not take (it takes x)"),
+        (nn.Chain(nn.Parallel(jnp.tanh, nn.tanh), nn.tanh), (X,), {}, "in 1: tanh: takes 1 input (x), got 2"),
+        (nn.Chain(nn.Recurrent(nn.GRUCell(3))), (X[None],), {"lengths": LENGTHS}, "got lengths, which Chain does not"),
+        (
+            nn.Chain(Linear(3)),
+            (X,),
+            {"return_carry": True},
+            "which Chain does not take; stack recurrent layers by nn.S",
+        ),
+        (nn.GRUCell(3), (X, X), {"reset": True}, "got reset, which GRUCell does not take (it takes carry, x)"),
+    ],
+)
+def test_what_a_layer_does_not_take_is_refused(layer, inputs, options, message):
+    with refused(message):
+        layer.init(KEY, *inputs, **options)
+
+
+def test_a_type_error_of_a_layers_own_stays_one():
+    with pytest.raises(TypeError, match="unsupported operand"):
+        nn.Chain(lambda x: x + "one").init(KEY, X)
+
+
 def test_numpy_inputs_and_parameters_are_taken():
     class Rows(nn.Layer):
         def params(self, ids):

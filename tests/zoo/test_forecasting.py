@@ -128,9 +128,11 @@ def test_a_target_that_numbers_no_column_is_refused(target: Any):
         zoo.FromLastValue(zoo.Forecaster(4), target)
 
 
-def test_a_cell_alone_is_refused():
-    with refused("Forecaster.recurrent got GRUCell(32), a cell", "nn.Recurrent(GRUCell(32))"):
-        zoo.Forecaster(4, nn.GRUCell(32))
+@pytest.mark.parametrize("network", [zoo.Forecaster, zoo.TextNet, zoo.RecurrentEncoder, zoo.RecurrentDecoder])
+def test_a_cell_alone_is_refused(network: Any):
+    sizes = (4,) if network is zoo.Forecaster else (4, 3)
+    with refused(f"{network.__name__}.recurrent got GRUCell(32), a cell", "nn.Recurrent(GRUCell(32))"):
+        network(*sizes, recurrent=nn.GRUCell(32))
 
 
 def test_it_learns_what_no_linear_map_can():

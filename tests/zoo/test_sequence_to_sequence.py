@@ -160,6 +160,9 @@ def test_what_is_refused():
         run(source, target, lengths.at[1].set(7))
     with refused("lengths got 0 for example 1"):
         run(source, target, lengths.at[1].set(0))
+    chain = zoo.RecurrentEncoder(7, 4, recurrent=nn.Chain(nn.Recurrent(nn.GRUCell(5))))
+    with refused("in recurrent: Chain", "got lengths, return_carry, which Chain does not take", "nn.StackedRecurrent"):
+        chain.spec(source, lengths)
     wide = zoo.SequenceToSequence(
         zoo.RecurrentEncoder(7, 4), zoo.RecurrentDecoder(9, 4, recurrent=nn.Recurrent(nn.GRUCell(5)))
     )

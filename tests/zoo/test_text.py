@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -106,6 +107,23 @@ def test_impossible_lengths_and_other_shapes_are_refused_and_under_jit_give_nan(
             summary(y[0])
     with refused("input got float32[2, 4, 3], wanted [B, T, 2H]", "two cells of one width"):
         zoo.both_ends(y)
+
+
+def test_a_chain_reads_without_lengths_and_refuses_them():
+    model = zoo.TextNet(9, 3, recurrent=nn.Chain(nn.LayerNorm(), nn.Recurrent(nn.RNNCell(2))))
+    assert model.spec(TOKENS).output.shape == (5, 1)
+    with refused("in recurrent: Chain", "got lengths, which Chain does not take", "nn.StackedRecurrent"):
+        model.spec(TOKENS, LENGTHS)
+
+
+def test_only_the_last_step_is_streamed():
+    last = zoo.TextNet(9, 3, recurrent=nn.Recurrent(nn.RNNCell(2)))
+    largest = dataclasses.replace(last, summary=zoo.max_over_time)
+    variables = jax.eval_shape(last.init, KEY, TOKENS)
+    streamed = jax.eval_shape(lambda variables: nn.with_carry(last, variables, TOKENS), variables)
+    assert "carry" in streamed.state["recurrent"]
+    with refused("in TextNet", "summary got max_over_time", "one call alone", "nn.last_step"):
+        jax.eval_shape(lambda variables: nn.with_carry(largest, variables, TOKENS), variables)
 
 
 def test_parts_that_can_be_swapped_and_dropout_in_training_only():
