@@ -40,6 +40,8 @@ def with_carry(model: Layer, variables: Variables, /, *inputs: Any, **options: A
 
     ``inputs`` are one call's, of any number of steps. From then on ``apply`` goes on where the last call stopped, so
     steps fed one at a time give the numbers of the whole sequence; to begin anew, start from these variables again.
+    This holds where all other layers act on each step alone, as Dense does: a convolution, attention or pooling along
+    time, or a mean over it, sees the steps of one call only, which nothing here can notice.
 
     >>> params, state = nn.with_carry(model, variables, x[:, :1])
     >>> for t in range(x.shape[1]):
