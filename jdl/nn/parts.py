@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 from jdl.check import InputError
@@ -21,13 +20,20 @@ def part(model: Settings, variables: Variables, path: str) -> Variables:
     """
     check_variables(variables)
     names = path.split("/")
-    found = Variables(*(functools.reduce(_subtree, names, tree) for tree in variables))
-    if not any(found) and functools.reduce(lambda layer, name: _sub_layers(layer).get(name), names, model) is None:
-        known = {name for tree in variables for name, value in tree.items() if isinstance(value, dict)}
-        raise InputError(
-            f"part got {path!r}, wanted one of {sorted(known | _sub_layers(model).keys())}, or a path below"
-        )
+    layer, found = model, Variables(*variables)
+    for depth, name in enumerate(names):
+        known = {name for tree in found for name, value in tree.items() if isinstance(value, dict)}
+        known |= _sub_layers(layer).keys()
+        layer, found = _sub_layers(layer).get(name), Variables(*(_subtree(tree, name) for tree in found))
+        if layer is None and not any(found):
+            raise InputError(f"part got {path!r}, wanted {_wanted('/'.join(names[:depth]), sorted(known))}")
     return found
+
+
+def _wanted(above: str, known: list[str]) -> str:
+    if not above:
+        return f"one of {known}, or a path below"
+    return f"one of {known}, which {above!r} holds" if known else f"nothing below {above!r}, which holds no sub-layers"
 
 
 def _sub_layers(layer: Any) -> dict[str, Any]:

@@ -362,6 +362,7 @@ REFUSED = {
     "dense_number": (lambda: ran(nn.Dense(3)), r"float32\[\], wanted \[\.\.\., C\]"),
     "conv_int": (lambda: ran(nn.Conv(3, 3), 2, 8, 8, 3, dtype=jnp.uint8), r"Conv\(3, 3\): .*uint8\[2, 8, 8, 3\]"),
     "conv_rank": (lambda: ran(nn.Conv(3, 3), 2, 8, 8), r"wanted \[B, H, W, C\]; add a channel axis with x"),
+    "conv_sequence": (lambda: ran(nn.Conv(8, 3), 2, 7, 4), r"sequences \[B, W, C\] has one axis, \(3,\) instead of 3"),
     "conv_groups": (lambda: ran(nn.Conv(4, 3, groups=4), 2, 8, 8, 6), r"groups got 4, wanted a divisor of the 6"),
     "conv_window": (lambda: ran(nn.Conv(4, 5, padding="VALID"), 2, 4, 4, 3), r"covers \(5, 5\) cells but the padded"),
     "pool_window": (lambda: ran(nn.MaxPool(5), 2, 4, 4, 3), r"MaxPool\(5\): the window covers \(5, 5\)"),

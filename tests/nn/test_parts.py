@@ -54,9 +54,19 @@ def test_a_part_is_called_by_itself_also_where_it_is_frozen():
         jax.eval_shape(MODEL.stem, VARIABLES, X)
 
 
-@pytest.mark.parametrize("path", ["heads", "stem/2", "stem/0/kernel", "blocks/2", "sizes", "sizes/0", ""])
-def test_what_is_no_sub_layer_is_refused(path):
-    with refused(f"part got {path!r}, wanted one of ['blocks', 'head', 'stem']"):
+@pytest.mark.parametrize(
+    ("path", "wanted"),
+    [
+        *[(path, "one of ['blocks', 'head', 'stem'], or a path below") for path in ("heads", "sizes", "sizes/0", "")],
+        ("stem/2", "one of ['0', '1', 'noise'], which 'stem' holds"),
+        ("stem/0/kernel", "nothing below 'stem/0', which holds no sub-layers"),
+        ("blocks/2/0", "one of ['0', '1'], which 'blocks' holds"),
+        ("blocks/1/0/x", "nothing below 'blocks/1/0'"),
+        ("head/x/y", "nothing below 'head'"),
+    ],
+)
+def test_what_is_no_sub_layer_is_refused(path, wanted):
+    with refused(f"part got {path!r}, wanted {wanted}"):
         nn.part(MODEL, VARIABLES, path)
 
 

@@ -37,7 +37,8 @@ def spatial(x: jax.Array, axes: int) -> tuple[int, ...]:
 
 def _rank_fix(x: jax.Array, axes: int) -> str:
     if getattr(x, "ndim", 0) == axes + 1:
-        return "add a channel axis with x[..., None], or a batch axis with x[None]"
+        fix = "add a channel axis with x[..., None], or a batch axis with x[None]"
+        return f"{fix}; a window over sequences [B, W, C] has one axis, (3,) instead of 3" if axes == 2 else fix
     return f"the window has {axes} spatial {'axis' if axes == 1 else 'axes'}"
 
 
