@@ -107,6 +107,21 @@ def test_composition_folds_a_key_for_each():
     np.testing.assert_array_equal(Compose()(KEY, batch)["inputs"], batch["inputs"])
 
 
+@pytest.mark.parametrize(("augmentation", "pixels"), [(Crop(2, fill=(7, 7, 0)), 0.0), (Rotate(40), 0.5)], ids=str)
+def test_what_is_said_of_each_pixel_moves_with_it(augmentation, pixels):
+    places = np.tile(np.stack([*np.mgrid[:9, :7], np.ones((9, 7))], -1, dtype=np.float32), (4, 1, 1, 1))
+    labels = np.tile(np.arange(1, 64, dtype=np.int32).reshape(9, 7), (4, 1, 1))
+    batch = {"inputs": places, "targets": labels, "clean": places, "classes": labels[:, 0]}
+    out = jax.device_get(apply(augmentation, KEY, batch))
+    np.testing.assert_array_equal(out["clean"], out["inputs"])
+    np.testing.assert_array_equal(out["classes"], labels[:, 0])
+    inside = out["inputs"][..., 2]
+    assert 0.5 < np.mean(inside > 0.999) < 1 and out["targets"].dtype == np.int32
+    np.testing.assert_array_equal(out["targets"][inside < 0.49], 0)
+    found = np.stack(np.divmod(out["targets"] - 1, 7), -1)
+    assert np.abs(found - out["inputs"][..., :2])[inside > 0.999].max() <= pixels + 1e-5
+
+
 def test_any_function_of_key_and_batch_composes():
     def darken(key, batch):
         return batch | {"inputs": 0.5 * batch["inputs"]}

@@ -1,4 +1,4 @@
-"""Augmentations that move pixels: crop, resized crop, flip, rotate."""
+"""Augmentations that move pixels: crop, resized crop, flip, rotate. What is said of each pixel moves with it."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ import jax.numpy as jnp
 from jdl.check import InputError
 from jdl.data.augment.base import (
     Array,
+    Batch,
     Colours,
     ImageAugmentation,
     Range,
     as_colours,
     check_between,
     check_range,
+    example_keys,
     fill_of,
     is_number,
     restored,
@@ -27,8 +29,40 @@ from jdl.data.counts import whole
 PAD_MODES = ("constant", "edge", "reflect")
 
 
+class GeometricAugmentation(ImageAugmentation):
+    """Base of those that move pixels: ``image`` is linear in them but for ``fill``, and draws alike for any channels.
+
+    Other entries of the batch with a value for each pixel, ``[B, H, W]`` or ``[B, H, W, C]`` (a map of labels, a mask),
+    move with the images: floating ones of the images' own shape as images do, all others by nearest pixel, with 0 for
+    what comes from outside.
+    """
+
+    def __call__(self, key: Array, batch: Batch) -> Batch:
+        moved = super().__call__(key, batch)
+        images = moved["inputs"]
+        keys = example_keys(key, len(images))
+        for name, x in batch.items():
+            if name == "inputs" or getattr(x, "shape", ())[:3] != images.shape[:3]:
+                continue
+            as_image = x.shape == images.shape and jnp.issubdtype(x.dtype, jnp.floating)
+            moved |= {name: jax.vmap(self.image if as_image else self._nearest)(keys, jnp.asarray(x))}
+        return moved
+
+    def _nearest(self, key: Array, values: Array) -> Array:
+        """``values [H, W, ...]`` at the pixels nearest to where those of the image come from."""
+        rows, columns = values.shape[:2]
+        places = jnp.stack([*jnp.mgrid[:rows, :columns], jnp.ones((rows, columns), int)], -1).astype(jnp.float32)
+        plain = dataclasses.replace(self, fill=0.0) if hasattr(self, "fill") else self  # pyright: ignore
+        row, column, inside = jnp.moveaxis(plain.image(key, places), -1, 0)
+        row, column = (jnp.round(x / jnp.maximum(inside, 0.5)).astype(jnp.int32) for x in (row, column))
+        found = values.at[row, column].get(mode="clip")
+        return jnp.where((inside >= 0.5).reshape(rows, columns, *[1] * (values.ndim - 2)), found, 0).astype(
+            values.dtype
+        )
+
+
 @dataclasses.dataclass(frozen=True)
-class Crop(ImageAugmentation):
+class Crop(GeometricAugmentation):
     """Each image, padded by ``padding`` pixels on every side, cropped to its size at a random place.
 
     All ``(2 · padding + 1)²`` places are equally likely. ``mode`` is what stands around the image: ``"constant"``
@@ -63,7 +97,7 @@ class Crop(ImageAugmentation):
 
 
 @dataclasses.dataclass(frozen=True)
-class ResizedCrop(ImageAugmentation):
+class ResizedCrop(GeometricAugmentation):
     """A random part of each image, resized bilinearly to the whole: the field's RandomResizedCrop.
 
     The part has a share of the image's area uniform in ``scale`` and a ratio of width to height log-uniform in
@@ -85,7 +119,7 @@ class ResizedCrop(ImageAugmentation):
 
 
 @dataclasses.dataclass(frozen=True)
-class Flip(ImageAugmentation):
+class Flip(GeometricAugmentation):
     """Each image mirrored with probability ``rate``: ``"horizontal"`` swaps left and right, ``"vertical"`` top and
     bottom.
 
@@ -106,7 +140,7 @@ class Flip(ImageAugmentation):
 
 
 @dataclasses.dataclass(frozen=True)
-class Rotate(ImageAugmentation):
+class Rotate(GeometricAugmentation):
     """Each image turned about its centre by an angle uniform in ±``degrees``, or in a pair ``(smallest, largest)``.
 
     Positive is counter-clockwise. Bilinear; what comes from outside the image is ``fill``, a number or one for each
