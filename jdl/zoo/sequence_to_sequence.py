@@ -158,7 +158,9 @@ class SequenceToSequence(nn.Layer):
     ) -> tuple[Callable[[Carry, Array], tuple[Carry, Array]], Carry]:
         """Reads the sources ``[B, S]``, and returns what a search such as ``jdl.beam_search`` asks for.
 
-        That is a step ``(carry, tokens [B]) -> (carry, logits [B, V])``, and the carry before the first.
+        That is a step ``(carry, tokens [B]) -> (carry, logits [B, V])``, and the carry before the first. In half
+        precision stand the parts, ``SequenceToSequence(nn.Precision(encoder), nn.Precision(decoder))``, as
+        ``nn.Precision`` of the whole has no method of its layer.
         """
         encoder, decoder = (
             nn.Variables(*(tree.get(name, {}) for tree in variables)) for name in ("encoder", "decoder")
