@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import re
 from typing import Any
 
 import jax
@@ -63,17 +62,8 @@ def summary(model: Layer, *inputs: Any, variables: Variables | None = None, **op
     """
     if not isinstance(model, Layer):
         raise InputError(f"model got {check.describe(model)}, wanted a layer such as nn.Chain(nn.Dense(10))")
-    try:
-        spec = model.spec(*inputs, **options)
-    except TypeError as error:
-        if not _NOT_TAKEN.search(str(error)):
-            raise
-        given = check.describe(inputs) + (f" and {check.describe(options)}" if options else "")
-        raise InputError(f"the inputs got {given}, wanted those of the model's forward, after net; {error}") from error
+    spec = model.spec(*inputs, **options)
     return Summary(spec, 0 if variables is None else _frozen(spec, variables))
-
-
-_NOT_TAKEN = re.compile(r"\.(forward|traverse)\(\) (takes|got|missing) ")  # how Python says that arguments do not fit
 
 
 def _frozen(spec: Spec, variables: Variables) -> int:
