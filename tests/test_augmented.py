@@ -171,6 +171,7 @@ def test_a_mixture_of_labels_costs_the_mixture_of_losses():
     assert float(aux.weight) == pytest.approx(float(np.sum(mixed["mask"])))
 
 
+@pytest.mark.slow
 def test_fit_trains_on_augmented_batches_and_evaluates_plain_ones():
     rng = np.random.default_rng(0)
     targets = rng.integers(2, size=96).astype(np.int32)

@@ -80,6 +80,7 @@ def copy(tree):
 # what comes back
 
 
+@pytest.mark.slow
 def test_a_train_state_comes_back_to_the_bit_and_goes_on_the_same(tmp_path, trained):
     step, state, batch = trained
     with open_store(tmp_path) as store:
@@ -666,6 +667,7 @@ def test_a_store_that_nobody_closes_says_what_was_lost(tmp_path):
     assert jdl.Checkpoints(tmp_path).steps() == [1] or "step 1 was not written" in err
 
 
+@pytest.mark.slow
 def test_a_process_killed_while_it_saves_leaves_the_older_checkpoint(tmp_path):
     process = python(
         """
@@ -705,6 +707,7 @@ def test_one_folder_is_open_once(tmp_path):
     open_store(tmp_path).close()
 
 
+@pytest.mark.slow
 def test_copying_the_folder_leaves_it_locked(tmp_path):
     with open_store(tmp_path / "a") as store:
         store.save(1, LIKE)

@@ -137,6 +137,7 @@ def test_it_stops_when_every_sequence_has_ended():
     assert len(turns) == 2 + 2 * 2, "two turns, in the second search once for each beam"
 
 
+@pytest.mark.slow
 def test_over_devices_each_searches_for_its_own_sequences():
     """Even where only what the step closes over differs between them, and it makes some of its carry anew."""
     mesh = jax.sharding.Mesh(np.array(jax.devices()[:2]), ("devices",))

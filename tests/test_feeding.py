@@ -95,6 +95,7 @@ def test_validation_may_be_a_stream():
     assert streamed.evaluate(examples(*HELD_OUT)) == in_memory.evaluate(HELD_OUT)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("per_call", [1, 4])
 @pytest.mark.parametrize("step", [3, 8])
 def test_a_stream_of_examples_goes_on_to_the_same_bits(step, per_call, tmp_path, stop_at, monkeypatch):
@@ -121,6 +122,7 @@ def test_batches_of_any_size_become_full_ones_and_a_resumed_run_says_what_it_can
     assert int(resumed.state.step) == 10 and "epoch" not in whole.history[0]
 
 
+@pytest.mark.slow
 def test_the_size_of_its_own_batches_is_taken():
     run = jdl.fit(MODEL, LOSS, OPTIMIZER, Loader(sizes=(10,) * 5), steps=2)
     assert run.batch["inputs"].shape == (10, 5)

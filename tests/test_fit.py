@@ -30,6 +30,7 @@ def fit(model=None, loss=LOSS, data=(X, Y), **options):
     return jdl.fit(mlp(rate=0.3) if model is None else model, loss, OPTIMIZER, data, **options)
 
 
+@pytest.mark.slow
 def test_fit_is_the_loop_by_hand_to_the_bit():
     run = fit(seed=5, metrics=[jdl.metrics.accuracy])
     model, data = mlp(rate=0.3), Dataset.of((X, Y))
@@ -44,6 +45,7 @@ def test_fit_is_the_loop_by_hand_to_the_bit():
     assert_close(run.state.opt_state, state.opt_state, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps_per_call", [4, 5])
 def test_several_steps_in_a_call_give_the_same_result(steps_per_call):
     single, several = fit(validation=HELD_OUT), fit(validation=HELD_OUT, steps_per_call=steps_per_call)
@@ -151,11 +153,13 @@ def test_data_comes_in_many_forms(data):
     assert_close(fit(mlp(), data=data).params, fit(mlp()).params, 0)
 
 
+@pytest.mark.slow
 def test_a_data_set_by_name_brings_its_validation():
     run = jdl.fit(nn.Chain(nn.Flatten(), nn.Dense(10)), LOSS, optax.adam(1e-2), "digits", epochs=1)
     assert {"loss", "validation_loss"} <= set(run.history[-1])
 
 
+@pytest.mark.slow
 def test_fit_takes_objectives_and_gradients():
     objective = classify(mlp()) + 1e-3 * jdl.l2("**/kernel")
     a = fit(mlp(), objective, validation=HELD_OUT)
@@ -254,6 +258,7 @@ def test_an_interrupted_run_that_a_callback_kept_is_usable():
     assert not kept[0].training and np.isfinite(kept[0].evaluate(HELD_OUT)["loss"])
 
 
+@pytest.mark.slow
 def test_lbfgs_compiles_once():
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -54,6 +54,7 @@ class Passing(Judging):
 GAME = jdl.game({"generator/**": Passing(), "discriminator/**": TellingApart()})
 
 
+@pytest.mark.slow
 def test_a_game_is_the_one_written_by_hand():
     variables = Game().init(KEY, BATCH["inputs"])
     written = game(GENERATOR, DISCRIMINATOR)
@@ -69,6 +70,7 @@ def flops(gradient: Any, *arguments: Any) -> float:
     return costs["flops"]
 
 
+@pytest.mark.slow
 def test_what_players_compute_alike_is_computed_once():
     wide = nn.Chain(nn.Dense(256), nn.tanh, nn.Dense(64))
     model = Both(wide, wide)
@@ -166,6 +168,7 @@ def test_an_array_of_the_state_is_its_owners():
         left({"a/scale": quick, "a/bias": slow, "b/*": jdl.l2()})
 
 
+@pytest.mark.slow
 def test_what_is_frozen_stays_and_the_others_play_on():
     frozen = jdl.freeze(START, "first/0/*")
     optimizer = optax.multi_transform(
@@ -198,6 +201,7 @@ PAIR = ("first", "second")
 # With the rest of jdl
 
 
+@pytest.mark.slow
 def test_evaluation_reports_what_training_does_without_a_key():
     optimizer = optax.sgd(0.1)
     run = jdl.fit(TWO, jdl.game(PLAYERS), optimizer, DATA, validation=batch_of(7, seed=1), epochs=1, batch_size=8)
@@ -222,6 +226,7 @@ def test_losses_that_average_over_other_examples_add_up():
         jax.eval_shape(jdl.accumulate(players, 2), *START, data, KEY)
 
 
+@pytest.mark.slow
 def test_a_game_goes_on_from_a_checkpoint_to_the_same_bits(tmp_path):
     optimizer = optimizer_of(optax.adam(1e-3), optax.conditionally_mask(optax.adam(1e-3), every_third))
 

@@ -181,6 +181,7 @@ class Game(nn.Layer):
         return net.child("discriminator", DISCRIMINATOR)(net.child("generator", GENERATOR)(real))
 
 
+@pytest.mark.slow
 def test_a_players_batch_statistics_are_those_of_real_and_made_together():
     optimizer, batch = optimizer_of(optax.sgd(0.0), optax.sgd(0.0)), {"inputs": jnp.asarray(REAL[:32])}
     state = jdl.init_state(Game(), optimizer, batch)
@@ -191,6 +192,7 @@ def test_a_players_batch_statistics_are_those_of_real_and_made_together():
     assert_close(new.state, {"discriminator": {"norm": expected}}, 1e-6)
 
 
+@pytest.mark.slow
 def test_a_game_trains_until_what_is_made_is_where_the_data_is():
     optimizer = optimizer_of(optax.adam(2e-2, b1=0.5), optax.adam(5e-3, b1=0.5))
     run = jdl.fit(Game(), game(GENERATOR, DISCRIMINATOR), optimizer, {"inputs": REAL}, epochs=60, batch_size=64)

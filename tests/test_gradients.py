@@ -41,6 +41,7 @@ def test_accumulate_equals_the_whole_batch(mask, penalty):
         assert float(parts_aux.metrics[name]) == pytest.approx(float(aux.metrics[name]), rel=1e-6, nan_ok=True)
 
 
+@pytest.mark.slow
 def test_accumulate_over_tokens_with_ragged_masks():
     model, rng = nn.Dense(4), np.random.default_rng(0)
     x = jnp.asarray(rng.normal(size=(6, 5, 3)), jnp.float32)
@@ -64,6 +65,7 @@ def test_accumulate_draws_another_key_for_each_microbatch():
     assert len(np.unique(kept)) == 3, "both kept, one kept, none kept"
 
 
+@pytest.mark.slow
 def test_sum_of_terms_with_their_own_masks_is_refused():
     half = jnp.arange(12) < 6
     batch = BATCH | {"mask": half, "other": ~half}
@@ -101,12 +103,14 @@ def one_by_one() -> list:
     return [gradient(*VARIABLES, row, None)[0] for row in rows]
 
 
+@pytest.mark.slow
 def test_per_example_gradients_equal_a_loop():
     grads, aux = jdl.per_example_gradients(jdl.gradient(classify(MODEL)))(*VARIABLES, BATCH, None)
     assert_close(grads, jax.tree.map(lambda *leaves: jnp.stack(leaves), *one_by_one()), 2e-6)
     assert aux.loss.shape == aux.weight.shape == (12,)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("max_norm", [0.5, 1e9])
 def test_clip_per_example_equals_a_loop(max_norm):
     norms = [np.sqrt(sum(float(jnp.sum(g**2)) for g in jax.tree.leaves(grads))) for grads in one_by_one()]
@@ -120,6 +124,7 @@ def test_clip_per_example_equals_a_loop(max_norm):
     assert float(aux.loss) == pytest.approx(float(OBJECTIVE(*VARIABLES, BATCH, None, True)[0]), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_clip_per_example_leaves_masked_examples_out():
     mask = jnp.arange(12) < 7
     few = {name: value[:7] for name, value in BATCH.items()}
@@ -152,6 +157,7 @@ def test_accumulate_inside_a_mesh():
     assert_close(jax.jit(step)(batch), jdl.gradient(OBJECTIVE)(*VARIABLES, batch, KEY)[0], 2e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["vmap", "shard_map"])
 def test_mean_over_devices_equals_the_whole_batch(how):
     batch = with_mask("unequal")

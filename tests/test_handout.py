@@ -129,6 +129,7 @@ def test_a_hundred_updates_equal_backpropagation_by_hand(seed):
     assert xor.difference(params, updates=100) <= 1e-6
 
 
+@pytest.mark.slow
 def test_each_gradient_on_the_way_equals_backpropagation_by_hand_in_double_precision():
     path = [xor.first_params(1), *xor.backpropagation(xor.first_params(1), 100)]
     with jax.enable_x64(True):

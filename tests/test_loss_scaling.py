@@ -87,6 +87,7 @@ def full() -> tuple[Any, jdl.Aux]:
     return jax.jit(jdl.gradient(classify(mlp(), metrics=[jdl.metrics.accuracy])))(half()[1].params, {}, BATCH, KEY)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factor, least, most", [(1.0, 0, 4e-3), (1e-7, 0.05, 1), (3e-9, 1, 1)])
 def test_gradients_that_vanish_in_float16_survive(factor, least, most):
     """The least number of float16 is 6e-8: times 1e-7 these gradients are off by ``least`` to ``most``, or all lost."""

@@ -120,6 +120,7 @@ def test_a_mask_over_examples_covers_their_tokens(loss: Any) -> None:
     np.testing.assert_allclose(by_example, by_token, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_hidden_targets_may_be_anything() -> None:
     mask = jnp.array([1.0, 0.0, 1.0, 1.0])
     nan = jnp.array([0.3, jnp.nan, 0.1, 0.9])
@@ -152,6 +153,7 @@ def test_a_traced_label_out_of_range_gives_nan(loss: Any, label: int) -> None:
     assert jnp.isnan(jax.jit(loss)(*pixels))
 
 
+@pytest.mark.slow
 @given(st.lists(st.lists(st.floats(0, 3), min_size=4, max_size=4), min_size=1, max_size=4))
 def test_microbatches_weighted_by_their_masks_add_up(masks: list[list[float]]) -> None:
     """Σ w·mean / Σ w over microbatches is the mean of all, microbatches of weight 0 included."""
@@ -170,6 +172,7 @@ def test_huber_is_the_handbook_formula() -> None:
     np.testing.assert_allclose(slope, np.clip(error, -0.5, 0.5), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_logistic_derivatives_at_zero() -> None:
     """σ - t and σ(1 - σ): max and abs, of which stable forms are often made, have none of their own there."""
     loss = functools.partial(losses.binary_cross_entropy, targets=jnp.ones(1))
@@ -199,6 +202,7 @@ def test_cross_entropy_of_integers_makes_no_one_hot() -> None:
     assert temporary(jax.value_and_grad(losses.cross_entropy)) < 1.1 * size
 
 
+@pytest.mark.slow
 def test_equal_embeddings_have_a_gradient() -> None:
     for targets in (jnp.zeros(4, jnp.int32), jnp.ones(4, jnp.int32)):
         for grad in jax.grad(losses.contrastive)((X, X), targets):
@@ -207,6 +211,7 @@ def test_equal_embeddings_have_a_gradient() -> None:
         assert (grad == 0).all()
 
 
+@pytest.mark.slow
 def test_ctc_of_labels_that_cannot_fit() -> None:
     """Two equal labels need three frames; loss infinity says so, and the others still train."""
     logits = jnp.stack([X, -X])[:, :2]
@@ -222,6 +227,7 @@ def test_ctc_of_labels_that_cannot_fit() -> None:
     assert jnp.isnan(run(logits, labels.at[0, 0].set(4), jnp.ones(2))[0])
 
 
+@pytest.mark.slow
 def test_ctc_of_very_unlikely_labels() -> None:
     """Eight labels in eight frames sure of blank by 2e4: no shortcut through what stands for log 0 is cheaper."""
     logits = jnp.full((1, 8, 3), -1e4).at[:, :, 0].set(1e4)

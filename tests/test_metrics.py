@@ -206,6 +206,7 @@ def is_state(x: Any) -> bool:
     return isinstance(x, metrics.State)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SUMS)
 def test_a_scan_carries_and_vmap_maps_states(name: str) -> None:
     together = first_twenty()[name].compute()
@@ -224,6 +225,7 @@ def first_five() -> dict[str, Any]:
     return states_of(0, 5, padded_to=N)
 
 
+@pytest.mark.slow
 def test_all_devices_together() -> None:
     """States of two devices' halves, reduced inside shard_map, are the state of the whole."""
     devices = jax.devices()[:2]
@@ -259,6 +261,7 @@ def test_a_mask_of_bools_and_low_precision_outputs(name: str) -> None:
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_shapes_that_mean_the_same() -> None:
     one_hot = np.eye(CLASSES, dtype=np.float32)[LABELS]
     for metric in (metrics.accuracy, metrics.top_k(2), metrics.f1, metrics.confusion_matrix):

@@ -49,6 +49,7 @@ def test_the_step_is_found_and_the_run_stops_at_its_last_good_checkpoint(per_cal
     assert newest.step < FIRST and is_finite(newest.state.params)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("per_call", [1, 2])
 def test_skipped_steps_are_counted_and_the_first_leaves_a_file(per_call, tmp_path):
     with pytest.warns(jdl.NonFiniteWarning, match="1 steps were skipped") as caught:
@@ -59,6 +60,7 @@ def test_skipped_steps_are_counted_and_the_first_leaves_a_file(per_call, tmp_pat
     assert [path.name for path in tmp_path.glob("nonfinite_*")] == [f"nonfinite_{FIRST:08d}.safetensors"]
 
 
+@pytest.mark.slow
 def test_a_file_that_cannot_be_written_costs_nothing(tmp_path, monkeypatch):
     def full(folder, bad):
         raise OSError(28, "No space left on device")
@@ -69,6 +71,7 @@ def test_a_file_that_cannot_be_written_costs_nothing(tmp_path, monkeypatch):
     assert run.stopped is None and int(run.state.step) == 15
 
 
+@pytest.mark.slow
 def test_too_many_skipped_in_a_row_stop_the_run(tmp_path):
     data = (np.full_like(X, 3e38), Y)
     with pytest.warns(jdl.NonFiniteWarning) as caught:

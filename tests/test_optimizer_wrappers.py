@@ -184,6 +184,7 @@ def test_without_them_nothing_is_found():
     assert jdl.skipped(state) is None and jdl.norms(state) is None and jdl.hyperparams(state) == {}
 
 
+@pytest.mark.slow
 def test_many_runs_skip_each_for_itself():
     optimizer = jdl.record_norms(jdl.skip_nonfinite(optax.adam(1e-2)))
     step = jdl.make_step(OBJECTIVE, optimizer)
@@ -211,6 +212,7 @@ def test_a_scan_over_accumulated_gradients_skips_as_single_steps_do():
     assert float(report["loss"].count) == 24 and np.isfinite(float(report["loss"]))
 
 
+@pytest.mark.slow
 def test_devices_skip_together():
     mesh, optimizer = mesh_of_two(), jdl.record_norms(jdl.skip_nonfinite(optax.adam(1e-2)))
     gradient = jdl.mean_over_devices(OBJECTIVE, "devices")

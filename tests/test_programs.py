@@ -110,6 +110,7 @@ def test_phases_are_timed():
     assert fit(nn.Chain(nn.Dense(6), jnp.tanh, nn.Dense(4))).compile_seconds == {}
 
 
+@pytest.mark.slow
 def test_more_compilations_than_allowed_are_an_error_before_anything_is_compiled():
     model = nn.Chain(nn.Dense(11), jnp.tanh, nn.Dense(3))
     with pytest.raises(jdl.TooManyCompilations, match=r"max_compilations=1; compiled: train 1, evaluation 1"):

@@ -171,6 +171,7 @@ def requirements(extra: str | None = None) -> set[str]:
     return {IMPORT_NAMES.get(name, name) for name in names}
 
 
+@pytest.mark.slow
 def test_what_is_imported_is_declared():
     core = requirements()
     optional = set().union(*map(requirements, PROJECT["optional-dependencies"]))

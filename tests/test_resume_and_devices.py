@@ -74,6 +74,7 @@ def test_a_step_over_a_mesh_is_the_step_of_the_whole_batch(how):
     assert float(sharded_metrics["loss"]) == pytest.approx(float(metrics["loss"]), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_metrics_are_exact_over_devices():
     model, batch = network(), DATA.gather(np.arange(50)) | {"mask": np.arange(50) % 3 > 0}
     variables = model.init(jax.random.key(0), batch["inputs"])

@@ -97,6 +97,7 @@ def plain(state):
     return state.params, state.state, state.opt_state, state.step, jax.random.key_data(state.key)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("per_call", [1, 4])
 @pytest.mark.parametrize("stop", [1, 3, 6, 7, 18, 24])  # an epoch is 6.25 steps
 def test_a_run_stopped_at_any_step_goes_on_to_the_same_bits(stop, per_call, tmp_path, monkeypatch):
@@ -235,6 +236,7 @@ def test_a_signal_during_the_last_save_is_heard(tmp_path, monkeypatch):
         fit(tmp_path, [at_the_end], epochs=1)
 
 
+@pytest.mark.slow
 def test_a_signal_ends_the_waiting_for_data_that_never_comes(tmp_path):
     asleep = threading.Event()
 

@@ -22,6 +22,7 @@ def first_state(optimizer, model=MODEL, **options):
     return jdl.init_state(model, optimizer, BATCH, **options)
 
 
+@pytest.mark.slow
 def test_a_step_is_gradient_update_and_count():
     optimizer = optax.sgd(0.1)
     state = first_state(optimizer)
@@ -53,6 +54,7 @@ def test_the_key_is_folded_from_the_run_and_the_step_number():
     assert float(metrics["loss"]) == losses[0], "and the same step the same one"
 
 
+@pytest.mark.slow
 def test_lbfgs_gets_the_value_function_and_converges():
     optimizer = optax.lbfgs()
     model = nn.Dense(1)
@@ -114,6 +116,7 @@ def test_donation_of_a_fit_leaves_the_variables_alone():
     assert not any(leaf.is_deleted() for leaf in jax.tree.leaves((variables, BATCH)))
 
 
+@pytest.mark.slow
 def test_scan_steps_equals_single_steps():
     optimizer = optax.adam(1e-2)
     model = mlp(rate=0.3)
@@ -135,6 +138,7 @@ def test_scan_steps_equals_single_steps():
         assert float(metrics[name]) == pytest.approx(float(sum(m[name] for m in counted)), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_many_runs_at_once_by_vmap():
     optimizer = optax.adam(1e-2)
     step = jdl.make_step(OBJECTIVE, optimizer)

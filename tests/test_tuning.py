@@ -130,6 +130,7 @@ def test_takes_what_fit_takes(form):
     assert_close(search.losses, want.losses, 1e-5)
 
 
+@pytest.mark.slow
 def test_variables_given_stay_as_they_are_and_are_where_it_starts():
     model = mlp()
     variables = model.init(jax.random.key(5), DATA["inputs"])

@@ -233,6 +233,7 @@ def test_killed_in_the_middle(server, cache):
     assert fetch("set", "data.bin", server.at + "file", checksum=SHA256).read_bytes() == GOOD
 
 
+@pytest.mark.slow
 def test_two_processes_at_once(server, cache):
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()

@@ -567,6 +567,7 @@ def assert_goes_on(make, batch_size, count, steps):
         assert_same([batch for batch, _ in again], [batch for batch, _ in found[step:]])
 
 
+@pytest.mark.slow
 def test_datasets_of_grain():
     grain = pytest.importorskip("grain")
     stream = as_stream(grain.MapDataset.source(Source({"inputs": INPUTS, "targets": TARGETS})))

@@ -66,6 +66,7 @@ def test_least_loss_of_smoothed_labels_is_their_entropy(smoothing: float):
     assert found == pytest.approx(entropy, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_layers_against_pytorch_and_numpy():
     torch = pytest.importorskip("torch")
     model = nn.Chain(nn.Dense(6), jax.nn.relu, nn.Dense(5), jnp.tanh, nn.Dense(3))
@@ -109,6 +110,7 @@ def test_the_ratio_of_updates_to_weights():
     np.testing.assert_array_equal(still.state.params["kernel"], state.params["kernel"])
 
 
+@pytest.mark.slow
 def test_contradicting_targets_are_no_finding():
     """Each input stands twice with other labels: nothing can be learned of these, and that is said."""
     batch = batch_of(size=16)

@@ -283,6 +283,7 @@ def test_every_name_is_planted():
     assert shown == set(name.NAMES)
 
 
+@pytest.mark.slow
 def test_exploding_gradients_come_with_the_loss_they_explode():
     diagnosis = Setup(deep(relu, 5), weights=times(8)).diagnosis()
     assert diagnosis.names == (name.FIRST_LOSS, name.EXPLODING)

@@ -62,6 +62,7 @@ def stack(trees: list[Any]) -> Any:
 # ── Chain, Parallel, Residual ─────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 def test_chain_names_layers_by_place_or_keyword():
     model = nn.Chain(Linear(5), jnp.tanh, Linear(4, bias=False), head=nn.Chain(Linear(2), out=Linear(1)))
     variables = model.init(KEY, X)
@@ -163,6 +164,7 @@ def test_copies_draw_their_own_keys_and_keep_their_own_state():
     assert np.all(again != new["drawn"])
 
 
+@pytest.mark.slow
 def test_two_uses_of_a_repeat_draw_differently_and_pass_the_state_on():
     class Twice(nn.Layer):
         inner: Any
@@ -182,6 +184,7 @@ def test_two_uses_of_a_repeat_draw_differently_and_pass_the_state_on():
         assert_close(first, 0.5 * (0.5 * (1.0 + X.mean(0)) + X.mean(0)), 1e-5)
 
 
+@pytest.mark.slow
 def test_copies_are_initialised_one_by_one():
     params = nn.Repeat(Linear(3), 4).init(KEY, X).params
     keys = jax.random.split(jax.random.fold_in(KEY, path_hash("kernel")), 4)
@@ -362,6 +365,7 @@ def test_remat_saves_inputs_alone_unless_its_policy_says_more():
 # ── Ensemble ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 def test_ensemble_equals_its_members_one_by_one():
     inner = nn.Chain(Linear(5), jnp.tanh, nn.Parallel(Linear(2), Mean()))
     model = nn.Ensemble(inner, 3)

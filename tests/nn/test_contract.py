@@ -92,6 +92,8 @@ FUNCTIONS = [
     if callable(getattr(nn, name)) and not isinstance(getattr(nn, name), type) and name not in NO_LAYERS
 ]
 CASES |= {name: Case(lambda name=name: nn.Chain(getattr(nn, name))) for name in FUNCTIONS}
+SLOW = {"Attention", "Bidirectional", "StackedRecurrent", "StackedRecurrent that draws"}
+ROWS = [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in CASES]
 
 
 def test_no_public_layer_is_missing():
@@ -104,7 +106,7 @@ def test_no_public_layer_is_missing():
 # ── arrays ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", ROWS)
 def test_spec_equals_init_which_is_deterministic(name):
     case = CASES[name]
     x, model = case.inputs(), case.build()
@@ -114,7 +116,7 @@ def test_spec_equals_init_which_is_deterministic(name):
     assert_equal(variables, case.build().init(KEY, jax.ShapeDtypeStruct(x.shape, x.dtype)))
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", ROWS)
 def test_the_dtype_of_the_input_is_kept(name):
     """That of floating inputs; parameters, their gradients and state keep their own."""
     case = CASES[name]
@@ -191,7 +193,7 @@ def questions(name: str, model: Layer, two: nn.Variables, x: jax.Array) -> dict[
 program = jax.jit(questions, static_argnums=(0, 1))
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", ROWS)
 def test_values_under_jit_vmap_grad_and_transforms_of_users(name):
     case = CASES[name]
     x, model = case.inputs(), case.build()

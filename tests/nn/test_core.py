@@ -59,6 +59,7 @@ def test_heads_of_either_mode_exist():
             assert model.apply(params, {}, X, train=train)[0].shape == (4, 1)
 
 
+@pytest.mark.slow
 def test_init_under_jit_vmap_and_eval_shape():
     model = nn.Chain(Linear(3), stats=Mean())
     plain = model.init(KEY, X)
@@ -210,6 +211,7 @@ APPLY_ERRORS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("change", "message"), APPLY_ERRORS)
 def test_apply_says_what_does_not_fit(change, message):
     model = nn.Chain(Linear(5), jnp.tanh)

@@ -48,6 +48,7 @@ def results(subject: str) -> dict[str, Any]:
     return jax.jit(everything)({name: case.inputs for name, case in CASES[subject].items()})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("subject", "name"), [(subject, name) for subject in SUBJECTS for name in CASES[subject]])
 def test_values_and_gradients_are_those_of_pytorch(subject, name):
     case, (out, grads) = CASES[subject][name], results(subject)[name]
@@ -67,6 +68,7 @@ def test_the_result_has_the_dtype_of_the_input_beside_float32_parameters(case):
     assert (out.shape, out.dtype) == (case.out.shape, jnp.bfloat16)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("subject", ["norm", "activation"])
 def test_bfloat16_is_as_close_as_its_rounding_allows(subject):
     """Statistics, sums and softmax in float32: one rounding of the input and one of the output, 2⁻⁸ each."""

@@ -90,6 +90,7 @@ def results() -> dict[str, Any]:
     return jax.jit(everything)({name: split(case) for name, case in CASES.items()})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_values_and_gradients_are_those_of_pytorch(name):
     case, (out, grads) = CASES[name], results()[name]
@@ -188,6 +189,7 @@ def test_momentum_is_the_share_of_the_running_value_that_is_kept(momentum):
     np.testing.assert_allclose(state["var"], [momentum + (1 - momentum) * 4])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["vmap", "shard_map"])
 def test_batch_norm_over_devices_is_that_of_the_whole_batch(how):
     x = jax.random.normal(KEY, (6, 3)) + jnp.arange(6.0)[:, None]
@@ -293,6 +295,7 @@ def test_a_neuron_and_both_forms_of_a_perceptron_agree():
     np.testing.assert_array_equal(nn.Perceptron("threshold").apply(threshold, {}, x)[0], fires)
 
 
+@pytest.mark.slow
 def test_a_perceptron_begins_at_zero_and_its_step_has_no_gradient():
     x = jnp.ones((3, 2))
     params, _ = nn.Perceptron("threshold").init(KEY, x)
@@ -304,6 +307,7 @@ def test_a_perceptron_begins_at_zero_and_its_step_has_no_gradient():
 # All of them at once
 
 
+@pytest.mark.slow
 def test_a_batch_of_unknown_size_can_be_exported():
     model = nn.Chain(
         nn.Conv(8, 3),

@@ -114,6 +114,7 @@ def test_integers_masks_and_settings_pass_as_they_are():
     assert counted.apply({}, {}, x)[0][1].dtype == jnp.int32
 
 
+@pytest.mark.slow
 def test_ids_tables_and_tied_outputs():
     ids = jnp.arange(8).reshape(2, 4)
     model = nn.Precision(Tied())
@@ -144,6 +145,7 @@ def products(function, *arguments) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compute, name", [("bfloat16", "bf16"), ("float16", "f16")])
 def test_every_product_forwards_and_backwards_is_lowered_in_half_precision(compute, name):
     model = nn.Precision(nn.Chain(nn.Conv(4, 3), nn.GroupNorm(2), nn.relu, nn.Flatten(), nn.Dense(3)), compute)

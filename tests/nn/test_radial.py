@@ -155,6 +155,7 @@ def test_widths_are_distances_to_the_nearest_centres():
 # ── into a model ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 def test_with_centres_looks_at_what_each_layer_gets():
     _, x = blobs()
     model = nn.Chain(nn.Dense(2), z=nn.RadialBasis(5), a=nn.RadialBasis(5))
@@ -192,6 +193,7 @@ def test_with_centres_where_they_are_frozen_for_a_layer_alone_and_rematerialised
     assert_equal(again.params | again.state, placed.params)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_used_is_refused():
     x = np.asarray(normal(4, 3))
     with refused("RadialBasis.units got 0"):

@@ -48,6 +48,7 @@ def stack(kind: str, features: int = 6) -> nn.StackedRecurrent:
 # ── against PyTorch ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", CELLS)
 def test_packed_sequences_of_two_layers_and_directions(kind):
     model = stack(kind)
@@ -73,6 +74,7 @@ def test_packed_sequences_of_two_layers_and_directions(kind):
     assert_close(jax.tree.leaves(of_carry), leaves(kind, "grad_carry"), 1e-5)
 
 
+@pytest.mark.slow
 def test_parameters_start_as_documented():
     params = nn.LSTMCell(6).init(KEY, nn.LSTMCell(6).initial_carry(X[:, 0]), X[:, 0]).params
     assert params["bias"].tolist() == [0] * 6 + [1] * 6 + [0] * 12
@@ -86,6 +88,7 @@ def test_parameters_start_as_documented():
 # ── lengths ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", CELLS)
 def test_a_batch_of_mixed_lengths_equals_one_by_one(kind):
     model, params = nn.Bidirectional(CELLS[kind](6)), below(f"{kind}/params")["0"]
@@ -115,6 +118,7 @@ def test_under_jit_an_impossible_length_gives_nan_for_its_example_alone():
     assert np.isnan(jax.jit(nn.last_step)(y, np.array([7, 9, 1, 0]))).any(-1).tolist()[1::2] == [True, True]
 
 
+@pytest.mark.slow
 def test_what_stands_in_the_padding_has_no_part_in_gradients():
     model = nn.Recurrent(nn.LSTMCell(3))
     variables = model.init(KEY, X)
@@ -130,6 +134,7 @@ def test_what_stands_in_the_padding_has_no_part_in_gradients():
     assert_equal(of(q, k.at[1, 2:].set(np.nan)), of(q, k))
 
 
+@pytest.mark.slow
 def test_lengths_of_few_bits_count_long_sequences():
     x = jnp.ones((1, 200, 1))
     lengths = np.array([5], np.int8)
@@ -142,6 +147,7 @@ def test_lengths_of_few_bits_count_long_sequences():
         assert y.dtype == np.float64
 
 
+@pytest.mark.slow
 def test_over_devices_each_takes_its_own_sequences():
     mesh = jax.sharding.Mesh(np.array(jax.devices()[:2]), ("devices",))
     model = nn.Bidirectional(nn.LSTMCell(3), Counting())
@@ -199,6 +205,7 @@ def test_a_carry_given_goes_before_the_one_kept():
     assert_equal(model.apply(variables.params, state, X, carry=zeros)[0], model(variables, X))
 
 
+@pytest.mark.slow
 def test_fit_carries_on_from_batch_to_batch():
     model = nn.Chain(nn.Recurrent(nn.RNNCell(3)), nn.last_step, nn.Dense(1))
     data = (np.asarray(normal(8, 2, 5)), np.asarray(normal(8, 1, seed=1)))
@@ -233,6 +240,7 @@ def test_a_users_cell_by_hand():
     assert carry["steps"].tolist() == [[8]] * 4
 
 
+@pytest.mark.slow
 def test_dropout_stands_between_the_layers_only_and_draws_for_each():
     cell = nn.RNNCell(6, activation=jnp.positive, bias=False, recurrent_init=nn.init.normal())
     model = nn.StackedRecurrent(cell, cell, cell, dropout=0.5)

@@ -21,6 +21,7 @@ def of(spec: nn.Spec) -> list[tuple[str, int, int, int]]:
     return [(row.path, row.parameters, row.state, row.flops) for row in spec.rows]
 
 
+@pytest.mark.slow
 def test_spec_is_what_init_makes_and_apply_returns():
     model = nn.Chain(nn.Conv(4, 3), nn.BatchNorm(), jax.nn.relu, nn.MaxPool(2), nn.Flatten(), nn.Dense(10, bias=False))
     spec, variables = model.spec(IMAGES), model.init(KEY, IMAGES)

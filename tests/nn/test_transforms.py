@@ -247,6 +247,7 @@ def test_the_program_names_its_operations_by_layer():
         assert path in text
 
 
+@pytest.mark.slow
 def test_transforms_around_apply_equal_those_around_the_function_by_hand():
     keys = jax.random.split(KEY, 3)
     many = jax.vmap(lambda key: MLP.init(key, X).params)(keys)

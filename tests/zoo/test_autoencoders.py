@@ -98,6 +98,7 @@ def test_the_standard_size(model: nn.Layer, parameters: int):
     assert jax.tree.leaves(spec.output)[0].shape == (2, 28, 28, 1)
 
 
+@pytest.mark.slow
 def test_noise_is_drawn_in_training_and_zero_in_evaluation_unless_given():
     model, x, noise = dense(zoo.VariationalAutoencoder, 6), normal(3, 4, 4, 2), normal(3, 3, seed=1)
     variables = model.init(KEY, x)
@@ -152,6 +153,7 @@ def test_networks_are_values():
     assert zoo.DenseEncoder(3, (5,), nn.tanh) != zoo.DenseEncoder(3, (5,))
 
 
+@pytest.mark.slow
 def test_fit_evaluate_and_predict_take_several_outputs_and_noise_beside_the_input():
     model = dense(zoo.VariationalAutoencoder, 6)
     grey = np.random.default_rng(0).uniform(size=(40, 4, 4, 2)).astype(np.float32)

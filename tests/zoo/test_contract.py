@@ -122,6 +122,8 @@ CASES: dict[str, Case] = {
     "VisionTransformer": Case(vision_transformer, images, ("blocks/attention/keys/bias",)),
     "XORNet": Case(lambda: zoo.XORNet(), lambda: normal(2, 2)),
 }  # fmt: skip
+SLOW = {"GAN", "SequenceToSequence", "VisionTransformer", "WassersteinGAN"}
+ROWS = [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in CASES]
 
 
 def test_no_network_is_missing():
@@ -142,7 +144,7 @@ def values(declared: nn.Variables) -> nn.Variables:
     return nn.Variables(params, jax.tree.map(lambda leaf: np.ones(leaf.shape, leaf.dtype), declared.state))
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", ROWS)
 def test_init_is_its_specification_and_values_and_gradients_are_finite(name: str):
     case = CASES[name]
     args, options = arguments(case.inputs())
@@ -179,7 +181,7 @@ def test_init_is_its_specification_and_values_and_gradients_are_finite(name: str
         assert bool(np.max(np.abs(leaf)) < 1e-5) == is_still, f"{path}: the largest gradient is {np.max(np.abs(leaf))}"
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", ROWS)
 def test_bfloat16_inputs_give_bfloat16_outputs(name: str):
     case = CASES[name]
     args, options = arguments(case.inputs())

@@ -68,6 +68,7 @@ def test_an_activation_with_parameters_has_its_own_in_each_layer():
     assert "activation/slope" in jdl.paths(zoo.FeedForward(4, 2, activation=Leak()).init(KEY, x).params)
 
 
+@pytest.mark.slow
 def test_dropout_omits_in_training_only():
     model, x = zoo.DeepFeedForward((64, 64), 2, dropout=0.5), normal(3, 5)
     variables = model.init(KEY, x)

@@ -64,6 +64,7 @@ def test_the_standard_sizes():
     assert zoo.Forecaster(24) == zoo.Forecaster(24, nn.Recurrent(nn.GRUCell(32)))
 
 
+@pytest.mark.slow
 def test_a_forecaster_begins_near_its_linear_map():
     model = zoo.Forecaster(4, nn.Recurrent(nn.RNNCell(8)))
     x = normal(16, 12, 2)
@@ -135,6 +136,7 @@ def test_a_cell_alone_is_refused(network: Any):
         network(*sizes, recurrent=nn.GRUCell(32))
 
 
+@pytest.mark.slow
 def test_it_learns_what_no_linear_map_can():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(512, 6, 1)).astype(np.float32)

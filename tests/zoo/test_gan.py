@@ -38,6 +38,7 @@ def nested(prefix: str) -> Any:
     return tree
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_scores_and_gradients_are_pytorchs(name: str):
     model, train = MODELS[name], name == "GAN"
@@ -75,6 +76,7 @@ def test_the_standard_sizes():
     assert resizing.output.shape == (1, 28, 28, 1) and resizing.params["image"]["1"]["kernel"].shape == (3, 3, 64, 1)
 
 
+@pytest.mark.slow
 def test_noise_is_drawn_in_training_and_is_always_the_same_in_evaluation():
     model, real = MODELS["WassersteinGAN"], jnp.asarray(GOLDEN["real"])
     variables = model.init(KEY, real)
@@ -108,6 +110,7 @@ def test_a_batch_of_unknown_size_can_be_exported(name: str):
         assert jax.eval_shape(model, variables, *arrays).fake.shape == (size,)
 
 
+@pytest.mark.slow
 def test_a_penalty_where_the_critic_is_flat_has_a_gradient():
     model, real = MODELS["WassersteinGAN"], jnp.asarray(GOLDEN["real"])
     params, state = model.init(KEY, real)
@@ -117,6 +120,7 @@ def test_a_penalty_where_the_critic_is_flat_has_a_gradient():
     assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(grads))
 
 
+@pytest.mark.slow
 def test_a_steep_slope_fits_into_float16():
     class Steep(nn.Layer):
         def forward(self, net, x):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax
 import numpy as np
+import pytest
 
 import jdl
 from jdl import nn, zoo
@@ -35,6 +36,7 @@ def test_far_from_every_centre_only_the_bias_is_left():
     assert np.any(np.abs(model(variables, x) - far) > 0.01)
 
 
+@pytest.mark.slow
 def test_with_centres_from_the_data_the_output_alone_divides_two_rings():
     """No line does. The weights are those of least squares, as in the papers."""
     rng = np.random.default_rng(0)

@@ -26,6 +26,7 @@ MODELS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_values_and_gradients_are_those_of_pytorch(name: str):
     assert_as_pytorch("resnet", name, MODELS[name])

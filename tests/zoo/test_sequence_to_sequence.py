@@ -37,6 +37,7 @@ def golden_params(name: str, model: zoo.SequenceToSequence) -> Any:
     return jax.tree.unflatten(jax.tree.structure(spec), [jnp.asarray(arrays[path]) for path in paths])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "options"), [("attention", {}), ("plain", {"attention": None})])
 def test_values_and_gradients_are_those_of_pytorch(name: str, options: dict[str, Any]):
     golden = {
@@ -88,6 +89,7 @@ def answers() -> dict[str, Any]:
     return program(jdl.freeze(variables, "**/recurrent/**"))
 
 
+@pytest.mark.slow
 def test_a_token_at_a_time_gives_the_logits_of_all_at_once_with_frozen_parameters_too():
     assert_close(answers()["token by token"], answers()["together"])
 

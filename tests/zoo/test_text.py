@@ -66,6 +66,7 @@ def all_four(y, lengths):
     return jnp.concatenate([summary(y, lengths) for summary in summaries], axis=-1)
 
 
+@pytest.mark.slow
 def test_padding_changes_nothing_for_those_who_are_told_of_it():
     model = zoo.TextNet(9, 3, recurrent=GRUS, summary=all_four, head=nn.Dense(8))
     variables = model.init(KEY, TOKENS, LENGTHS)

@@ -16,6 +16,7 @@ def small(class_token: bool = True, dropout: float = 0.0) -> zoo.VisionTransform
     return zoo.VisionTransformer(3, patch=4, width=8, depth=2, block=block, class_token=class_token)
 
 
+@pytest.mark.slow
 def test_values_and_gradients_are_those_of_pytorch():
     assert_as_pytorch("vision_transformer", "token", small())
 
