@@ -3,17 +3,19 @@
 55,000 digits train, 5,000 validate, the official 10,000 test. Settings were chosen by validation, on single short runs.
 Squared errors are of pixels from 0 to 1; `mse_ratio` is over PCA's for autoencoders and over the AE's for sparse ones.
 Evidence lower bounds are of binary images, drawn anew in every step and once for the test, with a draw of the latents.
-One network, with 2 latents, is trained once and for its picture.
+The network with 2 latents, for its picture, and the convolutional ones after the first are trained with one seed.
 
 Command   python -m experiments.autoencoders --seeds 3
 Machine   one of 2 CPU cores, jax 0.10.2
-Time      26 minutes, with much other work on the machine; 19 with less of it
+Time      15 minutes
 Result    With 32 units the test error is 0.0101 dense and 0.0094 convolutional after two epochs, beside 0.0168 of 32
           principal components. The VAE needs 97.8 ± 0.3 nats or 0.180 bits a pixel (24.2 of the nats for its 20
           latents), where the mean image needs 205.8. The denoiser gains 13.13 dB at noise of deviation 0.5, unclipped,
           beside 11.49 of ridge regression clipped to black and white, and 5.69 of the mean image. The sparse code's
           mean activation is 0.0528 for a target of 0.05, no unit is off by over 20%, and its error is 0.65 of the AE's;
-          by an L1 price 69% of activations are exactly 0, at 0.70 of the AE's error.
+          by an L1 price 69% of activations are exactly 0, at 0.70 of the AE's error. Convolutional ones, of one seed:
+          the denoiser gains 13.72 dB, the sparse one has 0.62 of the AE's error at a mean activation of 0.0502, and the
+          VAE needs 103.3 nats after eight epochs, more than the dense one.
 """
 
 from __future__ import annotations
@@ -45,7 +47,7 @@ NOISE = 0.5  # standard deviation, where black is 0 and white is 1
 SPARSE = 0.05  # the mean activation that the sparse code is asked for
 KL_PRICE, L1_PRICE = 5e-3, 1e-4  # what sparsity weighs beside the mean squared error
 LINEAR, AE = "PCA, 32 components", "AE, 32 units"
-FLAT = "VAE, 2 latents"  # for its picture: trained once
+FLAT = "VAE, 2 latents"  # for its picture
 
 
 # What is learned from, and what is evaluated on: training draws afresh in every step, evaluation has its draws fixed.
@@ -119,6 +121,7 @@ class Network:
     augmentations: tuple[jdl.data.Augmentation, ...] = ()
     against: str = ""  # whose squared error its own is divided by
     steps_per_call: int = 25  # a convolution inside a scan is ten times slower on a CPU: 1 for those
+    once: bool = False  # trained with the first seed only
 
 
 def variational(latents: int) -> zoo.VariationalAutoencoder:
@@ -131,8 +134,15 @@ def sparse(activation: Callable[[Array], Array], units: int = 256) -> zoo.Sparse
     return zoo.SparseAutoencoder(nn.Chain(zoo.DenseEncoder(units, ()), activation), zoo.DenseDecoder(IMAGE, ()))
 
 
+def convolutional(
+    kind: type[zoo.Autoencoder], units: int, activation: Callable[[Array], Array] | None = None
+) -> zoo.Autoencoder:
+    """An autoencoder of 16 and 32 features on either side."""
+    encoder = zoo.ConvolutionalEncoder(units, (16, 32))
+    return kind(nn.Chain(encoder, activation) if activation else encoder, zoo.ConvolutionalDecoder(IMAGE, (32, 16)))
+
+
 OVERCOMPLETE = zoo.Autoencoder(nn.Chain(zoo.DenseEncoder(1024, ()), nn.relu), zoo.DenseDecoder(IMAGE, ()))
-SMALL_CONVOLUTIONAL = zoo.Autoencoder(zoo.ConvolutionalEncoder(32, (16, 32)), zoo.ConvolutionalDecoder(IMAGE, (32, 16)))
 CODED = (losses.configured(reconstruction_mse, name="mse"),)
 DENOISED = (losses.configured(probability_mse, name="mse"),)
 BITS = (losses.negative_elbo, losses.bits_per_dimension, divergence)
@@ -142,7 +152,8 @@ NETWORKS = {
         losses.mse, plain, 10, 2e-3, (jdl.metrics.mse,), against=LINEAR,
     ),
     "convolutional AE, 32 units": Network(
-        SMALL_CONVOLUTIONAL, losses.mse, plain, 2, 3e-3, (jdl.metrics.mse,), against=LINEAR, steps_per_call=1
+        convolutional(zoo.Autoencoder, 32), losses.mse, plain, 2, 3e-3, (jdl.metrics.mse,),
+        against=LINEAR, steps_per_call=1,
     ),
     "SAE, 256 units, KL": Network(sparse(nn.sigmoid), kl_sparse, plain, 10, 1e-2, CODED, against=AE),
     "SAE, 256 units, L1": Network(sparse(nn.relu), l1_sparse, plain, 10, 2e-3, CODED, against=AE),
@@ -154,7 +165,19 @@ NETWORKS = {
     ),
     FLAT: Network(
         variational(2), losses.negative_elbo, functools.partial(binary, latents=2), 6, 2e-3, BITS,
-        (jdl.data.Binarise(),),
+        (jdl.data.Binarise(),), once=True,
+    ),
+    "convolutional SAE, 256 units": Network(
+        convolutional(zoo.SparseAutoencoder, 256, nn.sigmoid), kl_sparse, plain, 3, 5e-3, CODED,
+        against=AE, steps_per_call=1, once=True,
+    ),
+    "convolutional DAE, 256 units": Network(
+        convolutional(zoo.Autoencoder, 256), losses.binary_cross_entropy, noisy, 5, 3e-3, DENOISED,
+        (jdl.data.Noise(NOISE),), steps_per_call=1, once=True,
+    ),
+    "convolutional VAE, 20 latents": Network(
+        convolutional(zoo.VariationalAutoencoder, 2 * 20), losses.negative_elbo, binary, 8, 3e-3, BITS,
+        (jdl.data.Binarise(),), steps_per_call=1, once=True,
     ),
 }  # fmt: skip
 
@@ -196,8 +219,8 @@ def main(settings: Autoencoders, record: Record) -> None:
     for seed in settings.each_seed:
         runs = {}
         for name, network in NETWORKS.items():
-            if name == FLAT and seed != settings.seed:
-                continue  # for its picture
+            if network.once and seed != settings.seed:
+                continue
             runs[name] = train(name, network, digits, seed, record)
             score(name, network, runs[name], digits, record)
         if seed == settings.seed:
