@@ -46,9 +46,8 @@ def cnn(rate):
 def cnn_by_hand(params, state, x, key, rate):
     x = F.conv(x, params["0"]["kernel"], params["0"]["bias"], padding="SAME")
     norm, kept = params["1"], state["1"]
-    mean, var = F.batch_statistics(x)
+    x, mean, var = F.batch_norm_in_training(x, norm["scale"], norm["bias"])
     state = {"1": {"mean": 0.9 * kept["mean"] + 0.1 * mean, "var": 0.9 * kept["var"] + 0.1 * var}}
-    x = F.batch_norm(x, mean, var, norm["scale"], norm["bias"])
     x = F.max_pool(relu(x), 2)
     x = x.reshape(x.shape[0], -1)
     if rate:

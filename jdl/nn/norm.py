@@ -60,17 +60,15 @@ class BatchNorm(_Norm):
         return {"mean": Param(shape, init.zeros()), "var": Param(shape, init.ones())}
 
     def forward(self, net: Net, x: jax.Array) -> jax.Array:
-        mean, var = self._learn(net, x) if net.train else (net.mean, net.var)
-        return F.batch_norm(x, mean, var, *self._affine(net), self.eps)
-
-    def _learn(self, net: Net, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """The statistics of this batch, on which the running ones take a step."""
+        if not net.train:
+            return F.batch_norm(x, net.mean, net.var, *self._affine(net), self.eps)
         collecting = net._collecting  # then no axis is bound, and a single example will do
         if not collecting:
             self._check_batch(x)
-        mean, var = F.batch_statistics(x, None if collecting else self.axis_name)
+        axis_name = None if collecting else self.axis_name
+        y, mean, var = F.batch_norm_in_training(x, *self._affine(net), self.eps, axis_name)
         net.update(mean=self._moved(net.mean, mean), var=self._moved(net.var, var))
-        return mean, var
+        return y
 
     def _moved(self, running: jax.Array, batch: jax.Array) -> jax.Array:
         return self.momentum * running + (1 - self.momentum) * batch.astype(running.dtype)

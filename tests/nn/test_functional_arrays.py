@@ -9,6 +9,7 @@ import pytest
 from jax.extend.core import jaxprs_in_params
 
 from jdl.nn import functional as F
+from tests.nn.toys import assert_close
 
 KEY = jax.random.key(0)
 
@@ -97,6 +98,30 @@ def test_batch_statistics_over_devices_are_those_of_the_whole_batch():
     whole = np.asarray(x, np.float64).reshape(-1, 5)
     np.testing.assert_allclose(mean, np.tile(whole.mean(0), (4, 1)), rtol=1e-6)
     np.testing.assert_allclose(var, np.tile(whole.var(0), (4, 1)), rtol=1e-6)
+
+
+def of_its_parts(x, scale, bias, eps=1e-5, axis_name=None):
+    mean, var = F.batch_statistics(x, axis_name)
+    return F.batch_norm(x, mean, var, scale, bias, eps), mean, var
+
+
+@pytest.mark.parametrize("axis_name", [None, "devices"])
+def test_batch_norm_in_training_is_that_of_its_parts_in_value_and_derivatives_of_first_and_second_order(axis_name):
+    x, weights = jax.random.normal(KEY, (2, 2, 6, 3, 4))
+    arrays, along = (x + 5, jnp.arange(4.0), jnp.ones(4)), (x, jnp.ones(4), jnp.arange(4.0))
+
+    def all_of(norm):
+        def one(x, scale, bias, weights):
+            y, mean, var = norm(x, scale, bias, 1e-5, axis_name)
+            return jnp.sum(jnp.sin(y) * weights) + jnp.sum(mean**3) + jnp.sum(jnp.exp(-var))
+
+        def objective(x, scale, bias):
+            return jnp.sum(jax.vmap(one, (0, None, None, 0), axis_name=axis_name)(x, scale, bias, weights))
+
+        value_and_grad = jax.value_and_grad(objective, (0, 1, 2))
+        return jax.jit(lambda arrays, along: jax.jvp(value_and_grad, arrays, along))(arrays, along)
+
+    jax.tree.map(lambda a, b: assert_close(a, b, 1e-5), all_of(F.batch_norm_in_training), all_of(of_its_parts))
 
 
 def test_variances_survive_a_large_mean():

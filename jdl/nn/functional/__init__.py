@@ -35,7 +35,15 @@ from jdl.nn.functional.conv import conv, conv_transpose
 from jdl.nn.functional.dense import dense
 from jdl.nn.functional.dropout import dropout
 from jdl.nn.functional.embedding import embedding
-from jdl.nn.functional.norm import batch_norm, batch_statistics, group_norm, instance_norm, layer_norm, rms_norm
+from jdl.nn.functional.norm import (
+    batch_norm,
+    batch_norm_in_training,
+    batch_statistics,
+    group_norm,
+    instance_norm,
+    layer_norm,
+    rms_norm,
+)
 from jdl.nn.functional.pool import average_pool, global_average_pool, global_max_pool, max_pool
 from jdl.nn.functional.radial import kmeans, neighbour_widths, radial_basis, squared_distances
 from jdl.nn.functional.recurrence import (
@@ -58,6 +66,7 @@ __all__ = [
     "attention_weights",
     "average_pool",
     "batch_norm",
+    "batch_norm_in_training",
     "batch_statistics",
     "check_lengths",
     "conv",

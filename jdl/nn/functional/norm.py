@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -17,12 +20,8 @@ def batch_statistics(x: jax.Array, axis_name: str | tuple[str, ...] | None = Non
     that is not floating.
     """
     x = _wide(x)
-    axes = tuple(range(x.ndim - 1))
-    mean = jnp.mean(x, axes)
-    if axis_name is not None:
-        mean = lax.pmean(mean, axis_name)
-    var = jnp.mean(jnp.square(x - mean), axes)
-    return mean, var if axis_name is None else lax.pmean(var, axis_name)
+    mean = _average(x, axis_name)
+    return mean, _average(jnp.square(x - mean), axis_name)
 
 
 def batch_norm(
@@ -42,6 +41,56 @@ def batch_norm(
         _check_vector(x, vector, name)
     centred = x_wide - mean.astype(x_wide.dtype)
     return _affine(centred, var.astype(x_wide.dtype), scale, bias, eps, x)
+
+
+def batch_norm_in_training(
+    x: jax.Array,
+    scale: jax.Array | None = None,
+    bias: jax.Array | None = None,
+    eps: float = 1e-5,
+    axis_name: str | tuple[str, ...] | None = None,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """`batch_norm` of ``x [..., C]`` by its own `batch_statistics`, and these: ``(y, mean [C], var [C])``.
+
+    The gradient takes two sums over the batch, where that of the two functions one after the other takes five.
+    """
+    x_wide = _wide(x)
+    for name, vector in (("scale", scale), ("bias", bias)):
+        if vector is not None:
+            _check_vector(x, vector, name)
+    channels = x.shape[-1:]
+    scale = jnp.ones(channels, x_wide.dtype) if scale is None else scale.astype(x_wide.dtype)
+    bias = jnp.zeros(channels, x_wide.dtype) if bias is None else bias.astype(x_wide.dtype)
+    y, mean, var = _normalised(x_wide, scale, bias, eps, axis_name)
+    return y.astype(x.dtype), mean, var
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(3, 4))
+def _normalised(x: jax.Array, scale: jax.Array, bias: jax.Array, eps: float, axis_name: Any) -> Any:
+    mean, var = batch_statistics(x, axis_name)
+    return batch_norm(x, mean, var, scale, bias, eps), mean, var
+
+
+@_normalised.defjvp
+def _(eps: float, axis_name: Any, primals: Any, tangents: Any) -> Any:
+    """With n = (x - mean) / std: std dn = dx - mean(dx) - n mean(n dx).
+
+    What belongs to a channel is added up before it meets the images, so that in reverse each sum is taken once.
+    """
+    (x, scale, bias), (dx, dscale, dbias) = primals, tangents
+    mean, var = batch_statistics(x, axis_name)
+    rate = lax.rsqrt(var + eps)
+    normed = (x - mean) * rate
+    average = functools.partial(_average, axis_name=axis_name)
+    slope, shift, stretch = scale * rate, average(dx), average(normed * dx)
+    dy = slope * dx + (dbias - slope * shift) + normed * (dscale - slope * stretch)
+    return (normed * scale + bias, mean, var), (dy, shift, 2 * stretch / rate)
+
+
+def _average(x: jax.Array, axis_name: Any) -> jax.Array:
+    """Over every axis but the last, and over the devices of ``axis_name``."""
+    mean = jnp.mean(x, tuple(range(x.ndim - 1)))
+    return mean if axis_name is None else lax.pmean(mean, axis_name)
 
 
 def layer_norm(
