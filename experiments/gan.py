@@ -138,7 +138,7 @@ class Samples:
     """A callback that draws from the same noise at every report, and the generator's images for any noise."""
 
     def __init__(self, model: Any, seed: int):
-        self.generator, self.latent = model.generator, model.latent
+        self.model = model
         self.noise = self.draw(10, seed)
         self.history: list[np.ndarray] = []
 
@@ -147,12 +147,11 @@ class Samples:
 
     def draw(self, count: int, seed: int) -> np.ndarray:
         """Noise for so many images."""
-        return np.random.default_rng(seed).normal(size=(count, self.latent)).astype(np.float32)
+        return np.random.default_rng(seed).normal(size=(count, self.model.latent)).astype(np.float32)
 
     def images(self, run: jdl.Run, noise: np.ndarray) -> np.ndarray:
-        """What the generator, whose arrays stand under its name, makes of noise ``[N, latent]``."""
-        params, state = (tree["generator"] for tree in run.variables)
-        return jdl.predict(self.generator, jdl.Variables(params, state), noise)
+        """What the generator makes of noise ``[N, latent]``."""
+        return jdl.predict(self.model.generator, nn.part(self.model, run.variables, "generator"), noise)
 
 
 @experiment(smoke={"examples": 512, "epochs": 1, "width": 4, "classifier_epochs": 1})

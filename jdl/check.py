@@ -6,6 +6,7 @@ Every message says what came, what was wanted and the likely fix. A layer that r
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -55,6 +56,14 @@ def _say(name: str, x: Any, wanted: str, fix: str) -> str:
 def is_array(x: Any) -> bool:
     """Whether ``x`` is an array, concrete, traced or abstract."""
     return isinstance(x, (jax.Array, np.ndarray, np.generic)) or (hasattr(x, "shape") and hasattr(x, "dtype"))
+
+
+def integral(x: Any) -> int | None:
+    """``x`` as an int where it is a whole number: NumPy's integers are, booleans, 2.0 and traced numbers are not."""
+    try:
+        return None if isinstance(x, bool) else operator.index(x)
+    except TypeError:
+        return None
 
 
 def array(x: Any, name: str, fix: str = "") -> None:

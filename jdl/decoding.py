@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import operator
 from collections.abc import Callable
 from numbers import Real
 from typing import Any
@@ -220,11 +219,8 @@ def _end(end: Any, vocabulary: int) -> int:
 
 
 def _whole(value: Any, name: str, wanted: str, low: int, stop: float = math.inf) -> int:
-    """``value`` as an int from ``low`` to below ``stop``; whatever counts as a whole number but bool and tracers."""
-    try:
-        number = None if isinstance(value, bool) else operator.index(value)
-    except TypeError:
-        number = None
+    """``value`` as an int from ``low`` to below ``stop``."""
+    number = check.integral(value)
     if number is None or not low <= number < stop:
         fix = "; it shapes the program: under jit close over it, or name it in static_argnames"
         got = f"a traced {check.describe(value)}" if isinstance(value, Tracer) else repr(value)

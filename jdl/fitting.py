@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +103,6 @@ def fit(
     objective = _objective(model, loss, metrics)
     if held_out is not None and objective is None:
         raise InputError("fit got validation data and a gradient of no objective; evaluate in a callback instead")
-    _check_optimizer(optimizer)
     step = make_step(loss if isinstance(loss, Gradient) else objective, optimizer)  # pyright: ignore[reportArgumentType]
     called = as_tuple(callbacks, "callbacks")
     if max_compilations is not None and (type(max_compilations) is not int or max_compilations < 0):
@@ -137,12 +136,6 @@ def fit(
                 warnings.warn(PitfallWarning(str(finding)), stacklevel=2)
         loop.train()
     return run
-
-
-def _check_optimizer(optimizer: Any) -> None:
-    if isinstance(optimizer, Mapping):  # which has an update, too
-        fix = "optax.multi_transform(optimizers, jdl.label({pattern: pattern for pattern in optimizers}))"
-        raise InputError(f"optimizer got a dict of {', '.join(map(repr, optimizer))}, wanted one; make it one by {fix}")
 
 
 def _feed(

@@ -147,9 +147,8 @@ def _together(players: Players, reports: list[Aux], state: Tree) -> Aux:
             raise InputError(f"two players of a game report the metrics {sorted(both)}; give one another name")
         metrics |= new
     loss: Any = sum(aux.loss for aux in reports)
-    weight = joint_weight([objective for _, objective in players], reports)
-    means = tuple(term for aux in reports for term in aux.terms or (aux.mean,))
-    return Aux(loss, weight, _state_of(players, reports, state), metrics, means if isinstance(weight, tuple) else ())
+    weight, terms = joint_weight([objective for _, objective in players], reports)
+    return Aux(loss, weight, _state_of(players, reports, state), metrics, terms)
 
 
 def _state_of(players: Players, reports: list[Aux], old: Tree) -> Tree:

@@ -215,9 +215,8 @@ class Sum(Objective):
         b, aux_b = self.second(params, aux_a.state, batch, other, train)
         if both := aux_a.metrics.keys() & aux_b.metrics.keys():
             raise InputError(f"two terms of a sum report the metrics {sorted(both)}; give one another name=")
-        metrics, weight = aux_a.metrics | aux_b.metrics, joint_weight((self.first, self.second), (aux_a, aux_b))
-        terms = (*_means(aux_a), *_means(aux_b)) if isinstance(weight, tuple) else ()
-        return a + b, Aux(a + b, weight, aux_b.state, metrics, terms)
+        weight, terms = joint_weight((self.first, self.second), (aux_a, aux_b))
+        return a + b, Aux(a + b, weight, aux_b.state, aux_a.metrics | aux_b.metrics, terms)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -358,17 +357,20 @@ def _means(aux: Aux) -> tuple[Any, ...]:
     return aux.terms or (aux.mean,)
 
 
-def joint_weight(objectives: Sequence[Objective], reports: Sequence[Aux]) -> Any:
-    """One weight where there is one: equal batch sizes and one and the same mask are, and who has none joins."""
+def joint_weight(objectives: Sequence[Objective], reports: Sequence[Aux]) -> tuple[Any, tuple[Any, ...]]:
+    """One weight where there is one: equal batch sizes and one and the same mask are, and who has none joins.
+
+    Where there are several they are a tuple, and beside it stand the means that they belong to.
+    """
     weights = [aux.weight for aux in reports if aux.weight is not None]
     if len(weights) < 2:
-        return weights[0] if weights else None
+        return weights[0] if weights else None, ()
     if all(isinstance(weight, float) for weight in weights):
         same = len(set(weights)) == 1
     else:
         masks = frozenset().union(*map(_masks, objectives))
         same = len(masks) == 1 and all(check.is_array(weight) for weight in weights)
-    return weights[0] if same else tuple(weights)
+    return (weights[0], ()) if same else (tuple(weights), tuple(mean for aux in reports for mean in _means(aux)))
 
 
 def _masks(objective: Objective) -> frozenset[Any]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -18,7 +18,7 @@ from jdl import check
 from jdl.check import InputError
 from jdl.gradients import GradientFunction, as_gradient, merge_stacked
 from jdl.nn.core import Layer
-from jdl.nn.settings import Tree, Variables
+from jdl.nn.settings import Tree, Variables, check_variables
 from jdl.objectives import Batch, Objective, Selector, model_inputs, select_from
 from jdl.optimizers import SkipState, averaged, find, still_finite
 
@@ -67,8 +67,7 @@ def init_state(
 
 def start_state(variables: Variables, optimizer: optax.GradientTransformation, key: Array) -> TrainState:
     """A first state from variables that stand ready; use it where several networks train together."""
-    if not isinstance(variables, tuple) or len(variables) != 2:
-        raise InputError(f"variables got {check.describe(variables)}, wanted Variables(params, state)")
+    check_variables(variables)
     params, state = variables
     first = TrainState(params, state, optimizer.init(params), jnp.zeros((), jnp.int32), key)
     return jax.tree.map(lambda leaf: _strong(jnp.array(leaf, copy=True)), first)
@@ -97,6 +96,10 @@ class make_step:
     def __post_init__(self) -> None:
         if not callable(self.gradient):
             raise InputError(f"make_step got {check.describe(self.gradient)}, wanted a gradient or an objective")
+        if isinstance(self.optimizer, Mapping):  # which has an update, too
+            fix = "optax.multi_transform(optimizers, jdl.label({pattern: pattern for pattern in optimizers}))"
+            named = ", ".join(map(repr, self.optimizer))
+            raise InputError(f"optimizer got a dict of {named}, wanted one; make it one by {fix}")
         if not hasattr(self.optimizer, "update"):
             raise InputError(
                 f"make_step got {check.describe(self.optimizer)}, wanted an optax optimizer: optax.adamw(1e-3)"

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import operator
 from typing import Any
 
-from jdl.check import InputError, describe
+from jdl.check import InputError, describe, integral
 
 
 def whole(name: str, value: Any, low: int, high: int | None = None) -> int:
-    """``value`` as an int in ``low``..``high - 1``; integers of NumPy are whole numbers, booleans and 2.0 are not.
+    """``value`` as an int in ``low``..``high - 1``; what a whole number is says :func:`jdl.check.integral`.
 
     Raises:
         InputError: it is none, or outside; the message calls it ``name``.
     """
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = None
-    if number is None or isinstance(value, bool):
+    number = integral(value)
+    if number is None:
         raise InputError(f"{name} got {describe(value)}, wanted a whole number")
     if number < low or (high is not None and number >= high):
         bounds = f"at least {low}" if high is None else f"{low} to {high - 1}"

@@ -190,19 +190,22 @@ def pad(sequences: Iterable[Any], length: int | None = None) -> dict[str, np.nda
             within int32.
     """
     rows = as_rows(sequences, "sequence")
-    lengths = np.array([len(row) for row in rows], np.int32)
-    if length is None:
-        length = int(lengths.max())
-    else:
+    if length is not None:
         length = whole("length", length, 1)
         check_longest(rows, "sequence", length, f"length={length}")
-    tokens = np.zeros((len(rows), length), np.int32)
-    for row, ids in zip(tokens, rows, strict=True):
-        row[: len(ids)] = ids
-    return {"tokens": tokens, "lengths": lengths}
+    return padded(rows, length)
 
 
 # What translation asks of its sequences too.
+
+
+def padded(rows: Sequence[np.ndarray], length: int | None) -> dict[str, np.ndarray]:
+    """What `pad` gives, of rows that were looked at."""
+    lengths = np.array([len(row) for row in rows], np.int32)
+    tokens = np.zeros((len(rows), lengths.max() if length is None else length), np.int32)
+    for row, ids in zip(tokens, rows, strict=True):
+        row[: len(ids)] = ids
+    return {"tokens": tokens, "lengths": lengths}
 
 
 def as_rows(sequences: Iterable[Any], name: str) -> list[np.ndarray]:

@@ -15,7 +15,7 @@ from jdl.data.dataset import Dataset
 from jdl.data.files import TextFile
 from jdl.data.registry import PARTS, Splits, register
 from jdl.data.sources import CorruptData, fetch
-from jdl.data.text import Vocabulary, as_rows, as_tokens, check_longest, pad, split_words
+from jdl.data.text import Vocabulary, as_rows, as_tokens, check_longest, padded, split_words
 
 Pairs = Sequence[tuple[str, str]]
 Split = Callable[[str], Sequence[str]]
@@ -56,9 +56,9 @@ def sequence_pairs(
         most = whole("target_length", target_length, 2) - 1
         wanted = f"{most}, for target_length={target_length} holds {START} or {END} too"
         check_longest(targets, "target", most, wanted)
-    source = pad(sources, source_length)
-    target = pad([[start, *ids] for ids in targets], target_length)
-    ahead = pad([[*ids, end] for ids in targets], target_length)
+    source = padded(sources, source_length)
+    target = padded([np.append(start, ids) for ids in targets], target_length)
+    ahead = padded([np.append(ids, end) for ids in targets], target_length)
     mask = np.arange(ahead["tokens"].shape[1]) < ahead["lengths"][:, None]
     inputs = {"source": source["tokens"], "target": target["tokens"], "source_lengths": source["lengths"]}
     arrays = {"inputs": inputs, "targets": ahead["tokens"], "mask": mask.astype(np.float32)}

@@ -111,11 +111,8 @@ def check_range(targets: Array, mask: Array | None, low: float, high: float, fix
 
 def check_shares(targets: Array, mask: Array | None) -> None:
     """Known targets ``[..., C]`` are one-hot, or shares of one label: each row adds up to 1."""
-    known = _known(targets, mask)
-    if known is None or known.size == 0:
-        return
-    sums = known.astype(np.float32).sum(-1)
-    if not np.allclose(sums, 1, atol=1e-2):
+    sums = _row_sums(targets, mask)
+    if sums is not None and not np.allclose(sums, 1, atol=1e-2):
         fix = "where an example has any number of labels, decide on each: metrics.accuracy(outputs[..., None], targets)"
         raise check.InputError(
             f"targets got {check.describe(targets)}, whose rows add up to {sums.min():g} to {sums.max():g}, wanted "
@@ -125,10 +122,10 @@ def check_shares(targets: Array, mask: Array | None) -> None:
 
 def check_region(targets: Array, mask: Array | None) -> None:
     """Known targets ``[B, ..., C]`` of one region are not rows that all add up to 1, which classes do."""
-    known = _known(targets, mask)
-    if known is None or known.size == 0 or targets.ndim < 3 or targets.shape[-1] < 2:
+    if targets.ndim < 3 or targets.shape[-1] < 2:
         return
-    if np.allclose(known.astype(np.float32).sum(-1), 1, atol=1e-2):
+    sums = _row_sums(targets, mask)
+    if sums is not None and np.allclose(sums, 1, atol=1e-2):
         fix = "give labels: targets.argmax(-1); or, if they are pixels of one region, flatten both to [B, -1]"
         raise check.InputError(
             f"targets got {check.describe(targets)}, whose rows all add up to 1, as one-hot classes do, wanted one "
@@ -176,3 +173,9 @@ def _known(x: Any, mask: Any) -> np.ndarray | None:
 def looked_at(targets: Array, mask: Array | None) -> Array:
     """0 in place of what the mask hides: 0 times the derivative of a NaN would be NaN."""
     return targets if mask is None else jnp.where(spread(mask, targets.shape).astype(bool), targets, 0)
+
+
+def _row_sums(targets: Any, mask: Any) -> np.ndarray | None:
+    """What each row ``[..., C]`` of the known targets adds up to; None where nothing is known."""
+    known = _known(targets, mask)
+    return None if known is None or known.size == 0 else known.astype(np.float32).sum(-1)

@@ -40,9 +40,7 @@ class LuongAttention(nn.Layer):
             # the lowest finite number, so that a row of nothing real has a softmax and a gradient
             scores = jnp.where(real, scores, jnp.finfo(scores.dtype).min)
         seen = jnp.einsum("bts,bsm->btm", net.child("weights", nn.softmax)(scores), memory)
-        if lengths is None:
-            return seen
-        return jnp.where(F.possible_lengths(lengths, memory.shape[1])[:, None, None], seen, jnp.nan)
+        return seen if lengths is None else F.nan_unless_possible(seen, lengths, memory.shape[1])
 
 
 class Bridge(nn.Layer):
@@ -162,9 +160,7 @@ class SequenceToSequence(nn.Layer):
         precision stand the parts, ``SequenceToSequence(nn.Precision(encoder), nn.Precision(decoder))``, as
         ``nn.Precision`` of the whole has no method of its layer.
         """
-        encoder, decoder = (
-            nn.Variables(*(tree.get(name, {}) for tree in variables)) for name in ("encoder", "decoder")
-        )
+        encoder, decoder = (nn.part(self, variables, name) for name in ("encoder", "decoder"))
         memory, carry = self.encoder(encoder, source, source_lengths)
 
         def step(carry: Carry, tokens: Array) -> tuple[Carry, Array]:

@@ -55,7 +55,7 @@ def _over_time(reduce: Callable[..., Array], y: Array, lengths: Array | None) ->
         return reduce(y, 1)
     F.check_lengths(lengths, y)
     summary = reduce(y, 1, where=F.real_steps(lengths, y.shape[1])[..., None])
-    return jnp.where(F.possible_lengths(lengths, y.shape[1])[:, None], summary, jnp.nan)
+    return F.nan_unless_possible(summary, lengths, y.shape[1])
 
 
 def _check_steps(y: Array) -> None:

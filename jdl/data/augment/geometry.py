@@ -56,9 +56,8 @@ class GeometricAugmentation(ImageAugmentation):
         row, column, inside = jnp.moveaxis(plain.image(key, places), -1, 0)
         row, column = (jnp.round(x / jnp.maximum(inside, 0.5)).astype(jnp.int32) for x in (row, column))
         found = values.at[row, column].get(mode="clip")
-        return jnp.where((inside >= 0.5).reshape(rows, columns, *[1] * (values.ndim - 2)), found, 0).astype(
-            values.dtype
-        )
+        there = (inside >= 0.5).reshape(rows, columns, *[1] * (values.ndim - 2))
+        return jnp.where(there, found, 0).astype(values.dtype)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jdl import check
-from jdl.nn.functional.recurrence import check_lengths, possible_lengths, real_steps, without_padding
+from jdl.nn.functional.recurrence import check_lengths, nan_unless_possible, real_steps, without_padding
 
 Array = jax.Array
 
@@ -68,10 +68,7 @@ def attention_weights(
     # The lowest finite number in place of -∞, so that a row without anything to see has a softmax to be set to 0.
     weights = jax.nn.softmax(jnp.where(seen, logits, jnp.finfo(logits.dtype).min), -1)
     weights = jnp.where(seen, weights, 0).astype(query.dtype)
-    if lengths is None:
-        return weights
-    possible = possible_lengths(lengths, key.shape[1])
-    return jnp.where(possible[:, None, None, None], weights, jnp.nan)
+    return weights if lengths is None else nan_unless_possible(weights, lengths, key.shape[1])
 
 
 def _seen(query: Array, key: Array, mask: Array | None, lengths: Array | None, causal: bool) -> Array | None:

@@ -69,8 +69,8 @@ def over_time(step: Step, carry: Any, xs: Any, lengths: Array | None = None, rev
         return kept, jax.tree.map(lambda y: _where(real, y, jnp.zeros_like(y)), y)
 
     carry, ys = jax.lax.scan(one, carry, (first, real_steps(lengths, time).T), reverse=reverse)
-    possible = possible_lengths(lengths, time)
-    return jax.tree.map(lambda x: _nan_unless(possible, x), (carry, jax.tree.map(_batch_first, ys)))
+    made = carry, jax.tree.map(_batch_first, ys)
+    return jax.tree.map(lambda x: nan_unless_possible(x, lengths, time), made)
 
 
 def without_padding(x: Array, lengths: Array) -> Array:
@@ -95,7 +95,7 @@ def last_step(x: Array, lengths: Array | None = None) -> Array:
     check_lengths(lengths, x)
     place = (_as_int32(lengths) - 1).reshape(-1, 1, *[1] * (x.ndim - 2))
     last = jnp.take_along_axis(x, place, axis=1, mode="clip")[:, 0]
-    return _nan_unless(possible_lengths(lengths, x.shape[1]), last)
+    return nan_unless_possible(last, lengths, x.shape[1])
 
 
 def check_lengths(lengths: Any, x: Any) -> None:
@@ -124,14 +124,10 @@ def _as_int32(lengths: Any) -> Array:
     return jnp.asarray(lengths).astype(jnp.int32)
 
 
-def possible_lengths(lengths: Array, time: int) -> Array:
-    """Which examples have a length from 1 to ``time``: ``bool[B]``."""
+def nan_unless_possible(x: Array, lengths: Array, time: int) -> Array:
+    """``x [B, …]``, where it is floating with NaN for each example whose length is not from 1 to ``time``."""
     lengths = _as_int32(lengths)
-    return (lengths >= 1) & (lengths <= time)
-
-
-def _nan_unless(possible: Array, x: Array) -> Array:
-    """NaN for the examples that are not ``possible [B]``, where ``x [B, …]`` can say it."""
+    possible = (lengths >= 1) & (lengths <= time)
     return _where(possible, x, jnp.full_like(x, jnp.nan)) if jnp.issubdtype(x.dtype, jnp.inexact) else x
 
 
