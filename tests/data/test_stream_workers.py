@@ -181,7 +181,7 @@ def test_closing_waits_for_no_long_read():
 @pytest.mark.slow
 def test_workers_outlive_signals_to_the_group():
     iterator = Examples(Numbers(), decode, workers=2).batches(BATCH, 3)
-    found = [next(iterator)]
+    found = [next(iterator), next(iterator)]  # one of each worker: both have started
     for child in multiprocessing.active_children():
         for number in (signal.SIGINT, signal.SIGTERM):
             os.kill(child.pid, number)
